@@ -1,0 +1,121 @@
+"""Everything that a decision may rest on, at one moment, immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from citadel_consul.core.graph import Graph, GraphFault
+from citadel_consul.core.lifecycle import Desired, Observed, Phase
+from citadel_consul.core.model import Condition, Edge, Instance, ServiceSpec
+from citadel_consul.core.operation import Operation
+
+
+class CheckStatus(StrEnum):
+    """The worst status of an instance's checks, as Consul names it."""
+
+    PASSING = "passing"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    MAINTENANCE = "maintenance"
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds where neither the spec nor the request says otherwise (settings of the orchestrator)."""
+
+    start_timeout_seconds: float = 60.0
+    stop_timeout_seconds: float = 30.0
+    startup_timeout_seconds: float = 300.0
+    shutdown_timeout_seconds: float = 120.0
+    recovery_enabled: bool = True
+    recovery_attempts: int = 3
+    recovery_delay_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """An operator's 'hands off'. ``until`` is unix seconds, None means until it is taken back."""
+
+    scope: str
+    name: str
+    by: str = ""
+    reason: str = ""
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something in the KV store that could not be used as it stands: where, and what is wrong."""
+
+    key: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One moment of one stack. ``checks`` holds only instances that are not passing."""
+
+    stack: str
+    specs: Mapping[str, ServiceSpec]
+    graph: Graph
+    desired: Mapping[Instance, Desired] = field(default_factory=dict)
+    observed: Mapping[Instance, Observed] = field(default_factory=dict)
+    checks: Mapping[Instance, CheckStatus] = field(default_factory=dict)
+    agents: frozenset[str] = frozenset()
+    operations: tuple[Operation, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    graph_faults: tuple[GraphFault, ...] = ()
+    defaults: Defaults = field(default_factory=Defaults)
+
+    def instances(self, service: str) -> tuple[Instance, ...]:
+        spec = self.specs.get(service)
+        return spec.instances if spec is not None else ()
+
+    def is_alive(self, instance: Instance) -> bool:
+        """Whether it runs, or has been told to and its agent has not yet said what became of that."""
+        observed, desired = self.observed.get(instance), self.desired.get(instance)
+        if observed is not None and observed.alive:
+            return True
+        if desired is None or not desired.run:
+            return False
+        return observed is None or observed.generation < desired.generation
+
+    def is_down(self, instance: Instance) -> bool:
+        """Whether nothing of it runs and nothing has been ordered to."""
+        desired = self.desired.get(instance)
+        return not self.is_alive(instance) and (desired is None or not desired.run)
+
+    def meets(self, instance: Instance, condition: Condition) -> bool:
+        """Whether an instance is now what an edge with ``condition`` asks of it."""
+        observed = self.observed.get(instance)
+        if observed is None:
+            return False
+        if condition is Condition.COMPLETED:
+            return observed.phase is Phase.COMPLETED
+        if condition is Condition.STARTED:
+            return observed.phase in (Phase.STARTING, Phase.READY, Phase.COMPLETED)
+        if observed.phase is Phase.COMPLETED:
+            return self.specs[instance.service].oneshot
+        return observed.phase is Phase.READY and self.checks.get(instance) not in (
+            CheckStatus.CRITICAL,
+            CheckStatus.MAINTENANCE,
+        )
+
+    def edge_met(self, edge: Edge) -> bool:
+        """Whether enough instances of the dependency are what ``edge`` asks for."""
+        instances = self.instances(edge.dependency)
+        needed = len(instances) if edge.min_instances is None else min(edge.min_instances, len(instances))
+        return needed > 0 and sum(self.meets(instance, edge.condition) for instance in instances) >= needed
+
+    def start_timeout(self, service: str) -> float:
+        spec = self.specs.get(service)
+        own = spec.start_timeout_seconds if spec is not None else None
+        return self.defaults.start_timeout_seconds if own is None else own
+
+    def stop_timeout(self, service: str) -> float:
+        spec = self.specs.get(service)
+        own = spec.stop_timeout_seconds if spec is not None else None
+        return self.defaults.stop_timeout_seconds if own is None else own
