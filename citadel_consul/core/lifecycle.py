@@ -47,14 +47,14 @@ ALIVE = frozenset({Phase.STARTING, Phase.READY, Phase.STOPPING})
 """The phases in which something of the instance runs."""
 
 
-class IllegalTransition(RuntimeError):
+class IllegalTransitionError(RuntimeError):
     """A bug: the code asked for a transition that the table does not hold."""
 
 
 def check_transition(before: Phase, after: Phase) -> None:
-    """Raise :class:`IllegalTransition` unless the table allows ``before`` → ``after`` (staying is allowed)."""
+    """Raise :class:`IllegalTransitionError` unless the table allows ``before`` → ``after`` (staying is allowed)."""
     if before is not after and after not in TRANSITIONS[before]:
-        raise IllegalTransition(f"{before} → {after}")
+        raise IllegalTransitionError(f"{before} → {after}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from citadel_consul.core.lifecycle import IllegalTransition
+from citadel_consul.core.lifecycle import IllegalTransitionError
 from citadel_consul.core.model import Instance, OnFailure
 
 
@@ -72,15 +72,15 @@ STEP_TRANSITIONS: Mapping[StepState, frozenset[StepState]] = {
 
 
 def check_operation_transition(before: OperationState, after: OperationState) -> None:
-    """Raise :class:`IllegalTransition` unless the table allows it."""
+    """Raise :class:`IllegalTransitionError` unless the table allows it."""
     if before is not after and after not in OPERATION_TRANSITIONS[before]:
-        raise IllegalTransition(f"operation {before} → {after}")
+        raise IllegalTransitionError(f"operation {before} → {after}")
 
 
 def check_step_transition(before: StepState, after: StepState) -> None:
-    """Raise :class:`IllegalTransition` unless the table allows it."""
+    """Raise :class:`IllegalTransitionError` unless the table allows it."""
     if before is not after and after not in STEP_TRANSITIONS[before]:
-        raise IllegalTransition(f"step {before} → {after}")
+        raise IllegalTransitionError(f"step {before} → {after}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +126,14 @@ class Options:
     on_failure: OnFailure | None = None
     timeout_seconds: float | None = None
     reason: str = ""
-    nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A requested change of the stack, with its steps. Times are unix seconds."""
+    """A requested change of the stack, with its steps. Times are unix seconds.
+
+    ``targets`` are services, instances (``service@node``) or :data:`ALL`.
+    """
 
     id: str
     kind: Kind

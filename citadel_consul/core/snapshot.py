@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -90,8 +90,8 @@ class Snapshot:
 
     def meets(self, instance: Instance, condition: Condition) -> bool:
         """Whether an instance is now what an edge with ``condition`` asks of it."""
-        observed = self.observed.get(instance)
-        if observed is None:
+        observed, desired = self.observed.get(instance), self.desired.get(instance)
+        if observed is None or desired is None or not desired.run:
             return False
         if condition is Condition.COMPLETED:
             return observed.phase is Phase.COMPLETED
@@ -106,9 +106,17 @@ class Snapshot:
 
     def edge_met(self, edge: Edge) -> bool:
         """Whether enough instances of the dependency are what ``edge`` asks for."""
+        return self._enough(edge, ())
+
+    def survives(self, edge: Edge, gone: Collection[Instance]) -> bool:
+        """Whether ``edge`` still holds when all of ``gone`` is down; what has completed need not stay."""
+        return edge.condition is Condition.COMPLETED or self._enough(edge, gone)
+
+    def _enough(self, edge: Edge, gone: Collection[Instance]) -> bool:
         instances = self.instances(edge.dependency)
         needed = len(instances) if edge.min_instances is None else min(edge.min_instances, len(instances))
-        return needed > 0 and sum(self.meets(instance, edge.condition) for instance in instances) >= needed
+        met = sum(self.meets(i, edge.condition) for i in instances if i not in gone)
+        return 0 < needed <= met
 
     def start_timeout(self, service: str) -> float:
         spec = self.specs.get(service)

@@ -1,0 +1,97 @@
+"""One turn of deciding: a snapshot, the moment, and the actions collected so far.
+
+What a turn has decided is visible to the rest of the same turn: two instances of a service, either of which may go
+but not both, would otherwise both be told to stop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from citadel_consul.core.actions import Action, RecordEvent, SetDesired, WakeAt, WriteOperation, WriteStep
+from citadel_consul.core.lifecycle import Desired
+from citadel_consul.core.model import Instance
+from citadel_consul.core.operation import (
+    Operation,
+    OperationState,
+    Step,
+    StepState,
+    check_operation_transition,
+    check_step_transition,
+)
+from citadel_consul.core.snapshot import Snapshot
+
+
+@dataclass(slots=True)
+class Turn:
+    """Collects actions; ``snapshot.desired`` already shows those that change it."""
+
+    snapshot: Snapshot
+    now: float
+    actions: list[Action] = field(default_factory=list)
+    wake_at: float | None = None
+
+    def __post_init__(self) -> None:
+        self.snapshot = replace(self.snapshot, desired=_Overlay(self.snapshot.desired))
+
+    def order(
+        self, instance: Instance, operation: Operation, *, run: bool, reason: str, grace_seconds: float | None = None
+    ) -> int:
+        """Give ``instance`` a new desired state; returns its generation."""
+        before = self.snapshot.desired.get(instance)
+        generation = 1 if before is None else before.generation + 1
+        self.set_desired(
+            instance,
+            Desired(run, generation, operation.id, reason, wanted=run, grace_seconds=grace_seconds),
+        )
+        return generation
+
+    def set_desired(self, instance: Instance, desired: Desired) -> None:
+        """Write ``desired`` and let the rest of the turn see it."""
+        overlay = self.snapshot.desired
+        if isinstance(overlay, _Overlay):
+            overlay[instance] = desired
+        self.actions.append(SetDesired(instance, desired))
+
+    def write_operation(self, before: Operation, after: Operation) -> Operation:
+        """Write the head of an operation; the table decides whether its state may change so."""
+        check_operation_transition(before.state, after.state)
+        self.actions.append(WriteOperation(after))
+        return after
+
+    def write_step(self, operation: Operation, position: int, step: Step, before: StepState | None = None) -> None:
+        """Write one step; the table decides whether its state may change from ``before`` so (None: it is new)."""
+        if before is not None:
+            check_step_transition(before, step.state)
+        self.actions.append(WriteStep(operation.id, position, step))
+
+    def record(
+        self, kind: str, message: str, *, instance: Instance | None = None, operation: str | None = None
+    ) -> None:
+        """Put one thing into the history."""
+        service, node = (instance.service, instance.node) if instance is not None else (None, None)
+        self.actions.append(RecordEvent(kind, message, service, node, operation))
+
+    def wake(self, at: float) -> None:
+        """Look again no later than ``at``."""
+        self.wake_at = at if self.wake_at is None else min(at, self.wake_at)
+
+    def end(self, operation: Operation, state: OperationState, detail: str) -> Operation:
+        """End an operation, said once in its document and once in the history."""
+        ended = self.write_operation(
+            operation, replace(operation, state=state, ended_at=self.now, detail=detail, waits_for=None)
+        )
+        words = {"succeeded": "succeeded", "failed": "failed", "cancelled": "was cancelled"}
+        message = f"{operation.kind} {words[state]}" + (f": {detail}" if detail else "")
+        self.record(f"operation-{state}", message, operation=operation.id)
+        return ended
+
+    def finish(self) -> list[Action]:
+        """The actions of this turn, the wish to be woken last."""
+        if self.wake_at is not None:
+            self.actions.append(WakeAt(self.wake_at))
+        return self.actions
+
+
+class _Overlay(dict[Instance, Desired]):
+    """A copy of the desired states that belongs to one turn."""
