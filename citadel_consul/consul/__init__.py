@@ -1,0 +1,1 @@
+"""Everything that speaks to Consul: its HTTP API, its binary, a Consul of our own."""
