@@ -1,0 +1,141 @@
+"""What the kernel says of processes: a thin, fast reader of ``/proc`` (see ``proc(5)``).
+
+Processes end while one looks at them, so everything here answers 'not there' instead of raising for that. Only for
+that: being unable to look (no descriptor left) raises ``BackendUnavailable``, or a running service would be taken for
+gone and started twice.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from citadel_consul.backends.refusals import translated
+
+_CHUNK = 64 * 1024
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One line of ``/proc/<pid>/stat``. ``pid`` with ``start_ticks`` names a process for ever within one boot."""
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+    start_ticks: int
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """What no other process of this boot has or will have."""
+        return self.pid, self.start_ticks
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is a zombie: it runs no more, its parent has yet to take note."""
+        return self.state in "ZX"
+
+
+def read(pid: int) -> Process | None:
+    """The process with this number, or ``None``."""
+    raw = _content(f"/proc/{pid}/stat")
+    if not raw:
+        return None
+    # The name in parentheses may itself hold spaces and parentheses: count from the last one.
+    fields = raw[raw.rindex(b")") + 2 :].split()
+    return Process(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def processes() -> list[Process]:
+    """Every process of this PID namespace, threads of the kernel (which have no session) left out."""
+    found = (read(pid) for pid in _pids())
+    return [process for process in found if process is not None and process.session != 0]
+
+
+def children(pid: int) -> list[int]:
+    """The numbers of the direct children of a process, of all its threads, zombies included."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+    lists = [_content(f"/proc/{pid}/task/{thread}/children") for thread in threads]
+    if all(item is None for item in lists):  # a kernel without CONFIG_PROC_CHILDREN
+        return [process.pid for process in processes() if process.parent == pid]
+    return [int(child) for item in lists if item for child in item.split()]
+
+
+def variable(pid: int, name: str) -> str | None:
+    """An environment variable as the process had it when it was executed.
+
+    ``None`` if it had none, if it may not be looked at, or if it wrote over the memory: programs that set their own
+    title (redis, postgres, nginx) do.
+    """
+    key = f"{name}=".encode()
+    for entry in (_content(f"/proc/{pid}/environ") or b"").split(b"\0"):
+        if entry.startswith(key):
+            return entry[len(key) :].decode(errors="replace")
+    return None
+
+
+def writes_to(pid: int, device: int, inode: int) -> bool:
+    """Whether the process has this file as its standard output or standard error."""
+    for descriptor in (1, 2):
+        try:
+            status = os.stat(f"/proc/{pid}/fd/{descriptor}")  # noqa: PTH116 – a Path costs more than the call
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) == (device, inode):
+            return True
+    return False
+
+
+def exists(pid: int) -> bool:
+    """Whether the number is taken, even by a process that ``/proc`` hides from us (mount option ``hidepid``)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def boot_id() -> str:
+    """A UUID that the kernel draws anew at each boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def ticks_since_boot() -> int:
+    """Now, on the clock of ``start_ticks``."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS_PER_SECOND)
+
+
+def _pids() -> Iterator[int]:
+    try:
+        names = os.listdir("/proc")  # noqa: PTH208 – hundreds of Path objects cost more than the reading
+    except OSError as error:
+        raise translated("cannot list /proc", error) from error
+    return (int(name) for name in names if name.isdigit())
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    except OSError as error:
+        raise translated(f"cannot read {path}", error) from error
+    try:
+        parts = []
+        while part := os.read(descriptor, _CHUNK):
+            parts.append(part)
+        return b"".join(parts)
+    except (ProcessLookupError, PermissionError):  # ended, or changed its user, since it was opened
+        return None
+    finally:
+        os.close(descriptor)
