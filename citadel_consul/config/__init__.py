@@ -1,0 +1,1 @@
+"""Configuration: the stack file, and the settings of citadel's own processes."""
