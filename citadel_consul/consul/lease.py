@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 SESSION_TTL_SECONDS: Final = 10.0
 _GOODBYE_SECONDS: Final = 3.0
+_SHORTEST_WAIT_SECONDS: Final = 0.1
+_BACKOFF: Final = Backoff(longest_seconds=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,9 @@ class TTLCheck:
 
     ``ttl_seconds``: two by default, because a starved machine must not depose its leader. A session bound to it is
     gone about ``ttl_seconds`` after the last beat. ``service_id`` is one that survives a restart of the holder and that
-    no other holder has, so that it does not leave ghosts behind.
+    no other holder has, so that it does not leave ghosts behind. ``supersede`` says that whoever held a lease under
+    this ``service_id`` before is known to be dead (its port or its file lock was free to take): registering then ends
+    its session at once, and nobody has to wait for its TTL.
     """
 
     service_name: str
@@ -65,30 +69,32 @@ class TTLCheck:
     port: int = 0
     tags: tuple[str, ...] = ()
     meta: Mapping[str, str] = field(default_factory=dict)
+    supersede: bool = False
 
 
 class Lease:
-    """The lock on ``key``, written with ``value`` while it is held. Not reentrant; one task acquires and keeps it.
+    """The lock on ``key``, written with ``value`` (asked for anew if it is a function) while it is held. One task at a time acquires and keeps it.
 
-    ``lost`` is set from the moment it is known that the lock is gone until it is acquired again. ``session_ttl_seconds``
-    is at least 10, which is Consul's floor.
+    ``lost`` is set from the moment it is known that the lock is gone until it is acquired again.
+    ``session_ttl_seconds`` is at least 10, which is Consul's floor.
     """
 
     def __init__(
         self,
         client: ConsulClient,
         key: str,
-        value: bytes,
+        value: bytes | Callable[[], bytes],
         check: TTLCheck,
         session_ttl_seconds: float = SESSION_TTL_SECONDS,
         *,
-        backoff: Backoff = Backoff(longest_seconds=2.0),  # noqa: B008  # frozen
+        backoff: Backoff = _BACKOFF,
         jitter: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.key = key
-        self.value = value
+        self._make_value = value if callable(value) else lambda: value
+        self.value = self._make_value()
         self.check = check
         self.check_id = f"{check.service_id}:alive:{uuid.uuid4().hex[:8]}"
         self.lost = asyncio.Event()
@@ -139,21 +145,22 @@ class Lease:
 
         While it waits it feeds the check itself. From its return on that is the caller's.
         """
+        self._epoch = self._index = None
         failures = 0
-        while True:
+        while self._epoch is None:
             try:
                 await self._stand_by()
-                epoch = await self._try_lock()
+                self._epoch = await self._try_lock()
                 failures = 0
             except TemporaryError as error:
                 failures += 1
+                self._index = None  # what was seen before says nothing any more: look before waiting
                 log.debug("cannot take %s yet: %s", self.key, error)
                 await self._sleep(self._backoff.seconds(failures, error, self._jitter()))
-                continue
-            if epoch is not None:
-                self._epoch = epoch
-                self.lost.clear()
-                return epoch
+        self._index = None
+        self.lost.clear()
+        await self._bury_predecessors()
+        return self._epoch
 
     async def keep(self) -> NoReturn:
         """Renew the session and watch the key until the lock is gone; then set ``lost`` and raise ``LeadershipLost``.
@@ -166,7 +173,7 @@ class Lease:
         except TimeoutError:
             self.lost.set()
             raise LeadershipLost(f"{self.key} could not be renewed for {self._ttl:g} s") from None
-        except LeadershipLost:
+        except CitadelError:
             self.lost.set()
             raise
 
@@ -234,6 +241,7 @@ class Lease:
         if entry is not None and entry.session not in (None, self._session):
             return None
         try:
+            self.value = self._make_value()
             result = await self._client.transact([lock(self.key, self.value, self.session)])
         except Conflict:
             # Somebody was faster; or the key is free and still refused: a lock delay, or our own session is gone.
@@ -242,16 +250,28 @@ class Lease:
             raise
         return result.entry(self.key).modify_index
 
+    async def _bury_predecessors(self) -> None:
+        """Take away the checks of earlier lives of this holder, which would keep its service critical for ever."""
+        ours = f"{self.check.service_id}:alive:"
+        try:
+            for check_id in await self._client.agent_checks():
+                if check_id.startswith(ours) and check_id != self.check_id:
+                    await self._client.deregister_check(check_id)
+        except TemporaryError as error:
+            log.warning("checks of an earlier %s may be left: %s", self.check.service_id, error)
+
     async def _keep_while(self, deadline: asyncio.Timeout) -> NoReturn:
         failures = 0
         while True:
             left = self._renewed_at + self._ttl - self._clock()
             deadline.reschedule(asyncio.get_running_loop().time() + left)
             try:
-                if left <= self._ttl * 2 / 3 and not await self._renew():
-                    raise LeadershipLost(f"the session that held {self.key} is gone")
-                due = self._renewed_at + self._ttl / 3 - self._clock()
-                entry = await self._read(max(due, 0.1))
+                due = left - self._ttl * 2 / 3
+                if due <= 0:
+                    if not await self._renew():
+                        raise LeadershipLost(f"the session that held {self.key} is gone")
+                    continue
+                entry = await self._read(max(due, _SHORTEST_WAIT_SECONDS))
                 failures = 0
             except TemporaryError as error:
                 failures += 1
@@ -284,7 +304,8 @@ class Lease:
                 "Tags": list(self.check.tags),
                 "Meta": dict(self.check.meta),
                 "Checks": [check],
-            }
+            },
+            replace_checks=self.check.supersede and not self._registered,
         )
         self._registered = True
         self._beaten_at = now

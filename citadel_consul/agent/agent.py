@@ -1,0 +1,273 @@
+"""The node agent as a whole: its lock, what it watches, and a runner for each instance of its node.
+
+Losing Consul, the leader or the lock stops no service (invariant I7): runners go on watching what runs, and what they
+see is said when it can be said again. Orders of an epoch below the highest that was obeyed are refused (I3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from citadel_consul import __version__
+from citadel_consul.agent.readiness import Prober
+from citadel_consul.agent.registrar import Registrar, Render, mend_for_ever
+from citadel_consul.agent.reporter import Reporter
+from citadel_consul.agent.runner import InstanceRunner, Surroundings
+from citadel_consul.backends.base import Backend, InstanceExited
+from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.kv import KVEntry
+from citadel_consul.consul.lease import Lease, TTLCheck
+from citadel_consul.consul.watch import Fresh, watch
+from citadel_consul.core.lifecycle import Observed
+from citadel_consul.core.model import Instance, ServiceSpec
+from citadel_consul.errors import CitadelError, InvalidInput, LeadershipLost, Refused
+from citadel_consul.store import documents
+from citadel_consul.store.cache import PrefixCache
+from citadel_consul.store.documents import AgentRecord, Event, NodeDesired, NodeObserved, UndecodableError
+from citadel_consul.store.identifiers import new_id
+from citadel_consul.store.keys import Keys
+
+log = logging.getLogger(__name__)
+
+SERVICE_NAME = "citadel-agent"
+MEND_SECONDS = 5.0
+Expand = Callable[[ServiceSpec], ServiceSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Which node of which stack this agent answers for. ``patience_seconds`` is how long it waits for the lock."""
+
+    stack: str
+    node: str
+    address: str
+    stop_timeout_seconds: float = 30.0
+    check_ttl_seconds: float = 5.0
+    session_ttl_seconds: float = 10.0
+    patience_seconds: float = 30.0
+
+
+class NodeAgent:
+    """Runs the instances of one node. ``expand`` fills in a spec's templates, ``render`` makes its registration."""
+
+    def __init__(
+        self,
+        client: ConsulClient,
+        config: AgentConfig,
+        backend: Backend,
+        *,
+        expand: Expand,
+        render: Render,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self._client = client
+        self._backend = backend
+        self._expand = expand
+        self._wall = wall
+        self._keys = Keys(config.stack)
+        self._registrar = Registrar(client, config.stack, config.node, render)
+        self._specs: PrefixCache[ServiceSpec] = PrefixCache(lambda entry: documents.SPEC.decode(entry.value))
+        self._expanded: dict[str, tuple[ServiceSpec, ServiceSpec]] = {}
+        self._runners: dict[str, InstanceRunner] = {}
+        self._wanted: NodeDesired | None = None
+        self.ready = asyncio.Event()
+
+    async def run(self) -> None:
+        """Take the lock of this node, adopt what runs, and follow orders until cancelled.
+
+        Raises :class:`Refused` if another agent holds the lock of this node for ``patience_seconds``.
+        """
+        lease = await self._lease()
+        async with lease:
+            await self._take_lock(lease)
+            last = await self._last_report()
+            reporter = Reporter(self._client, self._keys, self.config.node, last)
+            await self._read_specs()
+            async with Prober() as prober, asyncio.TaskGroup() as group:
+                around = self._surroundings(reporter, prober)
+                self._backend.set_exit_sink(self._take_exit)
+                for service in await self._known_services(last):
+                    self._start_runner(group, around, service, reporter.document)
+                group.create_task(self._hold(lease, reporter))
+                group.create_task(self._watch_specs())
+                group.create_task(self._mend())
+                await self._watch_orders(group, around, reporter)
+
+    # --- the lock -----------------------------------------------------------------------------------------------
+
+    async def _lease(self) -> Lease:
+        me = await self._client.agent_self()
+        record = AgentRecord(
+            id=f"{self.config.node}-{new_id(self._wall())}",
+            node=self.config.node,
+            consul_node=me.node,
+            address=self.config.address,
+            since=self._wall(),
+            version=__version__,
+        )
+        check = TTLCheck(
+            service_name=SERVICE_NAME,
+            service_id=f"{SERVICE_NAME}.{self.config.stack}.{self.config.node}",
+            ttl_seconds=self.config.check_ttl_seconds,
+            address=self.config.address,
+            tags=(self.config.stack,),
+            meta={"citadel-role": "agent", "citadel-stack-name": self.config.stack},
+            supersede=True,
+        )
+        value = documents.AGENT.encode(record)
+        key = self._keys.agent(self.config.node)
+        return Lease(self._client, key, lambda: value, check, self.config.session_ttl_seconds)
+
+    async def _take_lock(self, lease: Lease) -> None:
+        try:
+            async with asyncio.timeout(self.config.patience_seconds):
+                await lease.acquire()
+        except TimeoutError:
+            raise Refused(
+                f"another node agent answers for node {self.config.node!r} of stack {self.config.stack!r}: "
+                f"there is one for a node (see the key {self._keys.agent(self.config.node)})"
+            ) from None
+
+    async def _hold(self, lease: Lease, reporter: Reporter) -> None:
+        """Keep the lock, and write reports under it; take it again after it was lost to an outage."""
+        while True:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(lease.keep())
+                    group.create_task(reporter.run(lease.session))
+                    group.create_task(_beat_for_ever(lease))
+            except* LeadershipLost as lost:
+                log.warning("the lock of this node is lost, taking it again: %s", lost.exceptions[0])
+            await self._take_lock(lease)
+
+    # --- what is known at the start -----------------------------------------------------------------------------
+
+    async def _last_report(self) -> NodeObserved | None:
+        entry = await self._client.kv_get(self._keys.observed_of(self.config.node))
+        if entry is None:
+            return None
+        try:
+            return documents.OBSERVED.decode(entry.value)
+        except UndecodableError as error:
+            log.warning("the last report of this node cannot be read, starting a new one: %s", error)
+            return None
+
+    async def _read_specs(self) -> None:
+        listing = await self._client.kv_list(self._keys.specs)
+        self._specs.merge(listing.index, listing.value)
+
+    async def _known_services(self, last: NodeObserved | None) -> list[str]:
+        """What may run here: what was reported, and what an earlier agent started without a word."""
+        survivors = [i.service for i in await self._backend.survivors() if i.node == self.config.node]
+        return list(dict.fromkeys([*(last.instances if last is not None else ()), *survivors]))
+
+    # --- runners ------------------------------------------------------------------------------------------------
+
+    def _surroundings(self, reporter: Reporter, prober: Prober) -> Surroundings:
+        return Surroundings(
+            stack=self.config.stack,
+            backend=self._backend,
+            catalog=self._registrar,
+            readiness=prober,
+            spec_of=self._spec_of,
+            stop_timeout_of=self._stop_timeout_of,
+            report=reporter.report,
+            wall=self._wall,
+        )
+
+    def _start_runner(
+        self, group: asyncio.TaskGroup, around: Surroundings, service: str, report: NodeObserved
+    ) -> InstanceRunner:
+        last: Observed | None = report.instances.get(service)
+        runner = InstanceRunner(Instance(service, self.config.node), around, last)
+        self._runners[service] = runner
+        group.create_task(runner.run())
+        return runner
+
+    def _take_exit(self, event: InstanceExited) -> None:
+        runner = self._runners.get(event.instance.service)
+        if runner is not None and event.instance.node == self.config.node:
+            runner.exited(event)
+
+    def _spec_of(self, service: str) -> ServiceSpec | None:
+        """The spec with its templates filled in, or None if there is none that can be used."""
+        spec = self._specs.values.get(self._keys.spec(service))
+        if spec is None:
+            return None
+        known = self._expanded.get(service)
+        if known is None or known[0] is not spec:
+            try:
+                known = (spec, self._expand(spec))
+            except InvalidInput as error:
+                log.warning("the spec of %s cannot be used on this node: %s", service, error)
+                return None
+            self._expanded[service] = known
+        return known[1]
+
+    def _stop_timeout_of(self, spec: ServiceSpec | None) -> float:
+        own = spec.stop_timeout_seconds if spec is not None else None
+        return self.config.stop_timeout_seconds if own is None else own
+
+    # --- what it watches ----------------------------------------------------------------------------------------
+
+    async def _watch_specs(self) -> None:
+        async for news in watch(lambda index, wait: self._client.kv_list(self._keys.specs, index, wait)):
+            if isinstance(news, Fresh):
+                entries: tuple[KVEntry, ...] = news.value
+                self._specs.merge(news.index, entries)
+
+    async def _watch_orders(self, group: asyncio.TaskGroup, around: Surroundings, reporter: Reporter) -> None:
+        key = self._keys.desired_of(self.config.node)
+        async for news in watch(lambda index, wait: self._client.kv_read(key, index, wait)):
+            if isinstance(news, Fresh):
+                entry: KVEntry | None = news.value
+                if entry is not None:
+                    self._take_orders(entry, group, around, reporter)
+                self.ready.set()
+
+    def _take_orders(self, entry: KVEntry, group: asyncio.TaskGroup, around: Surroundings, reporter: Reporter) -> None:
+        try:
+            wanted = documents.DESIRED.decode(entry.value)
+        except UndecodableError as error:
+            log.warning("the orders for this node cannot be read, and nothing is changed: %s", error)
+            return
+        if wanted.epoch < reporter.document.epoch:
+            self._refuse(wanted, reporter)
+            return
+        reporter.obeyed(wanted.epoch)
+        self._wanted = wanted
+        for service, desired in wanted.instances.items():
+            runner = self._runners.get(service) or self._start_runner(group, around, service, reporter.document)
+            runner.want(desired)
+
+    def _refuse(self, wanted: NodeDesired, reporter: Reporter) -> None:
+        now = self._wall()
+        message = f"refused orders of epoch {wanted.epoch}: epoch {reporter.document.epoch} was obeyed already"
+        log.warning(message)
+        reporter.record(
+            Event(new_id(now), now, "orders-refused", message, f"agent {self.config.node}", node=self.config.node)
+        )
+
+    async def _mend(self) -> None:
+        """Mend the catalog, but not before it is known what runs here: until then everything looks like a ghost."""
+        await self.ready.wait()
+        for runner in list(self._runners.values()):
+            await runner.adopted.wait()
+        await mend_for_ever(self._registrar, MEND_SECONDS)
+
+
+async def _beat_for_ever(lease: Lease) -> None:
+    """Give the signs of life that the lock hangs on. Consul's absence is not ours to solve: the lock runs out."""
+    while True:
+        try:
+            await lease.beat()
+        except LeadershipLost:
+            raise
+        except CitadelError as error:
+            log.warning("no sign of life could be given: %s", error)
+        await asyncio.sleep(lease.check.ttl_seconds / 3)

@@ -1,0 +1,119 @@
+"""The node agent's dealings with the catalog: registering, marking down, taking out, and mending what was forgotten.
+
+A service is registered as passing at the moment it is ready, not before: a check that starts critical and is first
+run after a part of its interval would cost that part in every hop of a start. When a service dies it is marked
+critical at once, so that DNS stops naming it before any check could notice; when it is stopped by order it is taken
+out before the stop.
+
+The local Consul agent is the authority on its services. It may forget them (a dev agent does when it is restarted),
+so they are compared from time to time and whatever is missing is registered again; what is there is left alone,
+because registering again would reset its checks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from citadel_consul.agent.readiness import PROBED
+from citadel_consul.consul.catalog import CRITICAL, PASSING
+from citadel_consul.consul.client import ConsulClient
+from citadel_consul.core.model import Instance, ServiceSpec
+from citadel_consul.errors import CitadelError, NotFound
+from citadel_consul.store.state import instance_of
+
+VISIBLE_SECONDS = 10.0
+"""How long the catalog may take to show a registration before it is made again."""
+
+Render = Callable[[ServiceSpec, str], dict[str, Any]]
+"""The body of the agent API's registration for a spec, with the given status on every check."""
+
+
+class Registrar:
+    """Registers the instances of one stack on one node with the local Consul agent."""
+
+    def __init__(self, client: ConsulClient, stack: str, node: str, render: Render) -> None:
+        self._client = client
+        self._stack = stack
+        self._node = node
+        self._render = render
+        self._ready: dict[Instance, ServiceSpec] = {}
+        self._down: dict[Instance, ServiceSpec] = {}
+
+    async def announce(self, spec: ServiceSpec, instance: Instance) -> None:
+        """Register as passing, and return when the catalog shows it so."""
+        self._down.pop(instance, None)
+        self._ready[instance] = spec
+        if not all(check.kind in PROBED for check in spec.checks):
+            await self._register(spec, CRITICAL)  # what we cannot probe, Consul or the service itself has to say
+            await self._until_visible(instance)
+            return
+        while True:
+            await self._register(spec, PASSING)
+            try:
+                async with asyncio.timeout(VISIBLE_SECONDS):
+                    await self._until_visible(instance)
+            except TimeoutError:
+                continue
+            return
+
+    async def mark_down(self, spec: ServiceSpec, instance: Instance) -> None:
+        """Show an instance that was ready once as critical, until it is ready again or taken out."""
+        self._ready.pop(instance, None)
+        self._down[instance] = spec
+        await self._register(spec, CRITICAL)
+
+    async def withdraw(self, instance: Instance) -> None:
+        """Take the instance out of the catalog. Fine if it is not there."""
+        self._ready.pop(instance, None)
+        self._down.pop(instance, None)
+        await self._client.deregister_service(self._id(instance))
+
+    def adopt(self, instance: Instance, spec: ServiceSpec) -> None:
+        """Take an instance as registered by an earlier agent, to be mended if it is not."""
+        self._ready[instance] = spec
+
+    async def mend(self) -> None:
+        """Register what Consul forgot, and take out what nobody answers for (a ghost of this stack and node)."""
+        there = await self._client.agent_services(
+            f'Meta["citadel-stack"] == "{self._stack}" and Meta["citadel-node"] == "{self._node}"'
+        )
+        for instance, spec in list(self._ready.items()):
+            if self._id(instance) not in there and self._ready.get(instance) is spec:
+                await self._register(spec, PASSING)
+        known = {self._id(i) for i in (*self._ready, *self._down)}
+        for service_id in there:
+            if service_id not in known and instance_of(self._stack, service_id) is not None:
+                await self._deregister_quietly(service_id)
+
+    async def _register(self, spec: ServiceSpec, status: str) -> None:
+        await self._client.register_service(self._render(spec, status), replace_checks=True)
+
+    async def _deregister_quietly(self, service_id: str) -> None:
+        try:
+            await self._client.deregister_service(service_id)
+        except NotFound:
+            return
+
+    async def _until_visible(self, instance: Instance) -> None:
+        """Wait for the catalog, which the agent tells of its services a moment later (anti-entropy)."""
+        wanted, index = self._id(instance), None
+        while True:
+            found = await self._client.health_service(instance.service, index=index, wait_seconds=2.0)
+            if any(entry.service.id == wanted and entry.status != CRITICAL for entry in found.value):
+                return
+            index = found.index or None
+
+    def _id(self, instance: Instance) -> str:
+        return f"{self._stack}.{instance.service}.{instance.node}"
+
+
+async def mend_for_ever(registrar: Registrar, every_seconds: float) -> None:
+    """Compare and mend, until cancelled; Consul's absence is waited out."""
+    while True:
+        await asyncio.sleep(every_seconds)
+        try:
+            await registrar.mend()
+        except CitadelError:
+            continue

@@ -1,0 +1,89 @@
+"""Saying what is observed: one document for the node, written under the fence of the agent's own lock.
+
+Runners report as often as they like; what is written is the latest of all of them, one write at a time, so a burst
+of changes costs as many writes as Consul can take and not one more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.transaction import TxnOp, check_session, set_key
+from citadel_consul.core.lifecycle import Observed
+from citadel_consul.core.model import Instance
+from citadel_consul.errors import ConsulUnavailable
+from citadel_consul.store import documents
+from citadel_consul.store.documents import Event, NodeObserved
+from citadel_consul.store.keys import Keys
+
+RETRY_SECONDS = 0.5
+
+
+class Reporter:
+    """Keeps ``observed/<node>`` true. Reports are taken at any time and written while :meth:`run` runs."""
+
+    def __init__(self, client: ConsulClient, keys: Keys, node: str, last: NodeObserved | None) -> None:
+        self._client = client
+        self._keys = keys
+        self._node = node
+        self._document = last or NodeObserved(epoch=0)
+        self._events: list[Event] = []
+        self._dirty = asyncio.Event()
+
+    @property
+    def document(self) -> NodeObserved:
+        return self._document
+
+    def report(self, instance: Instance, observed: Observed) -> None:
+        """Take what a runner says of its instance."""
+        if self._document.instances.get(instance.service) != observed:
+            self._replace({**self._document.instances, instance.service: observed})
+
+    def forget(self, instance: Instance) -> None:
+        """Say nothing more of an instance that is no longer wanted, nor there."""
+        self._replace({s: o for s, o in self._document.instances.items() if s != instance.service})
+
+    def obeyed(self, epoch: int) -> None:
+        """Take note of the highest epoch whose orders were followed."""
+        if epoch > self._document.epoch:
+            self._document = replace(self._document, epoch=epoch)
+            self._dirty.set()
+
+    def record(self, event: Event) -> None:
+        """Write an event into the history with the next report."""
+        self._events.append(event)
+        self._dirty.set()
+
+    def _replace(self, instances: Mapping[str, Observed]) -> None:
+        self._document = replace(self._document, instances=instances)
+        self._dirty.set()
+
+    async def run(self, session: str, *, on_written: Callable[[], None] = lambda: None) -> None:
+        """Write the document now and whenever it changes, as long as ``session`` holds the agent's lock.
+
+        Raises ``LeadershipLost`` when it does not any more. Consul's absence is waited out: what is observed
+        meanwhile is written when it is back.
+        """
+        self._dirty.set()
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            events, self._events = self._events, []
+            try:
+                await self._client.transact(self._operations(session, events))
+                on_written()
+            except ConsulUnavailable:
+                self._events = [*events, *self._events]
+                self._dirty.set()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _operations(self, session: str, events: list[Event]) -> list[TxnOp]:
+        value = documents.OBSERVED.encode(self._document)
+        return [
+            check_session(self._keys.agent(self._node), session),
+            set_key(self._keys.observed_of(self._node), value),
+            *(set_key(self._keys.event(e.id), documents.EVENT.encode(e)) for e in events[:60]),
+        ]

@@ -1,0 +1,337 @@
+"""One instance on this node: from what is wanted to what is.
+
+A runner works in one task, so that a start and a stop of the same instance can never overlap. Orders arrive as
+``Desired``; a newer generation replaces an older one that has not been taken up. What the runner does and sees, it
+says as ``Observed``, always of the generation it speaks of.
+
+The rules of ``core.lifecycle`` hold here: an instance is started at most once for a generation, and one that died
+unasked is left dead until a new generation orders a start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from citadel_consul.backends.base import Adopted, Backend, Exit, Gone, InstanceExited, Launch, Running
+from citadel_consul.core.lifecycle import Desired, Observed, Phase, check_transition
+from citadel_consul.core.model import Instance, ServiceSpec
+from citadel_consul.errors import BackendError, BackendUnavailable, CitadelError, ConsulUnavailable
+
+RETRY_SECONDS = 1.0
+"""How long to wait before asking an absent backend or an absent Consul again."""
+
+
+class Catalog(Protocol):
+    """Where an instance is registered for others to find."""
+
+    async def announce(self, spec: ServiceSpec, instance: Instance) -> None:
+        """Register the instance as ready, and return when the catalog shows it so."""
+        ...
+
+    def adopt(self, instance: Instance, spec: ServiceSpec) -> None:
+        """Take an instance as registered by an earlier agent."""
+        ...
+
+    async def mark_down(self, spec: ServiceSpec, instance: Instance) -> None:
+        """Have the catalog show the instance as critical at once."""
+        ...
+
+    async def withdraw(self, instance: Instance) -> None:
+        """Take the instance out of the catalog."""
+        ...
+
+
+class Readiness(Protocol):
+    """Tells when an instance serves."""
+
+    async def until_ready(self, spec: ServiceSpec) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a runner needs of its node."""
+
+    stack: str
+    backend: Backend
+    catalog: Catalog
+    readiness: Readiness
+    spec_of: Callable[[str], ServiceSpec | None]
+    stop_timeout_of: Callable[[ServiceSpec | None], float]
+    report: Callable[[Instance, Observed], None]
+    wall: Callable[[], float]
+
+
+class InstanceRunner:
+    """Makes one instance what it is wanted to be. Run :meth:`run` in a task; it ends only by cancellation."""
+
+    def __init__(self, instance: Instance, around: Surroundings, last_seen: Observed | None) -> None:
+        self.instance = instance
+        self._around = around
+        self._wanted: Desired | None = None
+        self._news = asyncio.Event()
+        self._children: asyncio.TaskGroup | None = None
+        self._readying: asyncio.Task[None] | None = None
+        self._exit: Exit | None = None
+        self.adopted = asyncio.Event()
+        self.observed = last_seen or Observed(generation=0, phase=Phase.STOPPED, since=around.wall())
+
+    # --- what others tell it ------------------------------------------------------------------------------------
+
+    def want(self, desired: Desired) -> None:
+        """Take a new order; the newest generation counts."""
+        if self._wanted is None or desired.generation >= self._wanted.generation:
+            self._wanted = desired
+            self._news.set()
+
+    def exited(self, event: InstanceExited) -> None:
+        """Take note that what ran has ended. An end that was asked for is told by the stop itself."""
+        if not event.requested:
+            self._exit = event.exit
+            self._news.set()
+
+    # --- the task -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Adopt what an earlier agent left, then follow orders and exits."""
+        async with asyncio.TaskGroup() as self._children:
+            await self._adopt()
+            self.adopted.set()
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                await self._take_exit()
+                await self._follow_order()
+
+    async def _take_exit(self) -> None:
+        ended, self._exit = self._exit, None
+        if ended is None or not self.observed.alive:
+            return
+        await self._end_readying()
+        spec = self._around.spec_of(self.instance.service)
+        completed = ended.succeeded and spec is not None and spec.oneshot
+        self._become(
+            Phase.COMPLETED if completed else Phase.EXITED,
+            pid=None,
+            unit=None,
+            exit_code=ended.code,
+            exit_signal=ended.signal,
+            detail=ended.detail,
+        )
+        if completed or spec is None:
+            await self._quietly(self._around.catalog.withdraw(self.instance))
+        elif self.observed.ready_at is not None:
+            await self._quietly(self._around.catalog.mark_down(spec, self.instance))
+
+    async def _follow_order(self) -> None:
+        wanted = self._wanted
+        if wanted is None or wanted.generation <= self.observed.generation:
+            return
+        if not wanted.run:
+            await self._stop(wanted)
+        elif self.observed.alive:
+            self._say(replace(self.observed, generation=wanted.generation))
+        else:
+            await self._start(wanted)
+
+    # --- starting -----------------------------------------------------------------------------------------------
+
+    async def _start(self, wanted: Desired) -> None:
+        spec = self._around.spec_of(self.instance.service)
+        if spec is None:
+            self._fail(wanted, "its spec is not in the KV store")
+            return
+        now = self._around.wall()
+        try:
+            handle = await self._around.backend.start(self._launch(spec, wanted.generation))
+        except BackendUnavailable as error:
+            self._say(replace(self.observed, detail=f"cannot be started now: {error}"))
+            await self._again_later()
+            return
+        except CitadelError as error:
+            self._fail(wanted, str(error))
+            return
+        self._become(
+            Phase.STARTING,
+            generation=wanted.generation,
+            started_at=now,
+            ready_at=None,
+            pid=handle.pid,
+            unit=handle.unit,
+            exit_code=None,
+            exit_signal=None,
+            starts=self.observed.starts + 1,
+            detail="",
+        )
+        self._watch_readiness(spec)
+
+    def _launch(self, spec: ServiceSpec, generation: int) -> Launch:
+        return Launch(
+            stack=self._around.stack,
+            instance=self.instance,
+            generation=generation,
+            backend=spec.backend,
+            stop_timeout_seconds=self._around.stop_timeout_of(spec),
+        )
+
+    def _watch_readiness(self, spec: ServiceSpec) -> None:
+        if self._children is not None:
+            self._readying = self._children.create_task(self._become_ready(spec))
+
+    async def _become_ready(self, spec: ServiceSpec) -> None:
+        """Probe, register, and say 'ready' when the catalog shows it: only then does a DNS client find it."""
+        if spec.oneshot:
+            return
+        await self._around.readiness.until_ready(spec)
+        while True:
+            try:
+                await self._around.catalog.announce(spec, self.instance)
+            except ConsulUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+            except CitadelError as error:
+                self._say(replace(self.observed, detail=f"cannot be registered: {error}"))
+                return
+            else:
+                break
+        if self.observed.phase is Phase.STARTING and self._exit is None:
+            self._become(Phase.READY, ready_at=self._around.wall(), detail="")
+
+    async def _end_readying(self) -> None:
+        task, self._readying = self._readying, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    # --- stopping -----------------------------------------------------------------------------------------------
+
+    async def _stop(self, wanted: Desired) -> None:
+        await self._end_readying()
+        await self._quietly(self._around.catalog.withdraw(self.instance))
+        if self.observed.alive:
+            self._become(Phase.STOPPING, detail="")
+            try:
+                exit_ = await self._stop_by_order(wanted)
+            except (BackendUnavailable, BackendError) as error:
+                self._say(replace(self.observed, detail=f"cannot be stopped: {error}"))
+                await self._again_later()
+                return
+            code, signal = (None, None) if exit_ is None else (exit_.code, exit_.signal)
+            detail = "" if exit_ is None else exit_.detail
+            self._exit = None
+            self._become(Phase.STOPPED, pid=None, unit=None, exit_code=code, exit_signal=signal, detail=detail)
+        newest = self._wanted if self._wanted is not None and not self._wanted.run else wanted
+        generation = max(wanted.generation, newest.generation)
+        if self.observed.phase is not Phase.STOPPED:
+            self._become(Phase.STOPPED, generation=generation, detail="")
+        else:
+            self._say(replace(self.observed, generation=generation))
+
+    async def _stop_by_order(self, wanted: Desired) -> Exit | None:
+        """Stop, and let a newer order shorten the grace of the stop that is under way."""
+        async with asyncio.TaskGroup() as group:
+            stopping = group.create_task(self._around.backend.stop(self.instance, self._grace(wanted)))
+            while not stopping.done():
+                news = group.create_task(self._news.wait())
+                await asyncio.wait({stopping, news}, return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+                if stopping.done():
+                    break
+                self._news.clear()
+                newest = self._wanted
+                if newest is not None and not newest.run and newest.generation > wanted.generation:
+                    wanted = newest
+                    group.create_task(self._around.backend.stop(self.instance, self._grace(newest)))
+        self._news.set()
+        return stopping.result()
+
+    def _grace(self, wanted: Desired) -> float:
+        if wanted.grace_seconds is not None:
+            return wanted.grace_seconds
+        return self._around.stop_timeout_of(self._around.spec_of(self.instance.service))
+
+    # --- adopting -----------------------------------------------------------------------------------------------
+
+    async def _adopt(self) -> None:
+        """Find out what is true now, whatever was last said, and say it."""
+        spec = self._around.spec_of(self.instance.service)
+        if spec is None:
+            return
+        while True:
+            try:
+                found = await self._around.backend.adopt(self._launch(spec, self.observed.generation))
+            except BackendUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+            except CitadelError as error:
+                self._say(replace(self.observed, detail=str(error)))
+                return
+            else:
+                break
+        await self._take_adopted(found, spec)
+
+    async def _take_adopted(self, found: Adopted, spec: ServiceSpec) -> None:
+        seen = self.observed
+        if isinstance(found, Running):
+            generation = max(found.generation, seen.generation if seen.alive else 0)
+            ready = seen.phase is Phase.READY and seen.pid == found.handle.pid
+            phase = Phase.READY if ready else Phase.STARTING
+            since = seen.since if ready else self._around.wall()
+            started = seen.started_at if seen.pid == found.handle.pid else self._around.wall()
+            fresh = replace(seen, generation=generation, phase=phase, since=since, pid=found.handle.pid)
+            self._say(replace(fresh, unit=found.handle.unit, started_at=started, starts=max(seen.starts, 1), detail=""))
+            if ready:
+                self._around.catalog.adopt(self.instance, spec)
+            else:
+                self._watch_readiness(spec)
+        elif isinstance(found, Gone):
+            await self._take_gone(found, spec)
+        else:
+            self._say(replace(seen, detail=found.reason))
+
+    async def _take_gone(self, found: Gone, spec: ServiceSpec) -> None:
+        seen = self.observed
+        started = max(found.generation or 0, seen.generation if seen.alive else 0)
+        if not seen.alive and started <= seen.generation:
+            return
+        ended = found.exit or Exit.unknown("it ended while no node agent was watching")
+        stopped = seen.phase is Phase.STOPPING
+        phase = Phase.STOPPED if stopped else Phase.COMPLETED if ended.succeeded and spec.oneshot else Phase.EXITED
+        self._say(
+            Observed(
+                generation=max(started, seen.generation),
+                phase=phase,
+                since=self._around.wall(),
+                started_at=seen.started_at,
+                exit_code=ended.code,
+                exit_signal=ended.signal,
+                starts=max(seen.starts, 1),
+                detail=ended.detail,
+            )
+        )
+        if phase is Phase.EXITED and seen.ready_at is not None:
+            await self._quietly(self._around.catalog.mark_down(spec, self.instance))
+
+    # --- saying -------------------------------------------------------------------------------------------------
+
+    def _become(self, phase: Phase, **changes: object) -> None:
+        check_transition(self.observed.phase, phase)
+        self._say(replace(self.observed, phase=phase, since=self._around.wall(), **changes))  # type: ignore[arg-type]
+
+    def _fail(self, wanted: Desired, detail: str) -> None:
+        self._become(Phase.FAILED, generation=wanted.generation, pid=None, unit=None, detail=detail)
+
+    def _say(self, observed: Observed) -> None:
+        self.observed = observed
+        self._around.report(self.instance, observed)
+
+    async def _quietly(self, call: Awaitable[None]) -> None:
+        """Tell the catalog, which may be absent: it is set right when it is back, and nothing waits for it."""
+        try:
+            await call
+        except CitadelError:
+            return
+
+    async def _again_later(self) -> None:
+        await asyncio.sleep(RETRY_SECONDS)
+        self._news.set()

@@ -1,0 +1,168 @@
+"""The control loop of a leader: observe, decide, act, and say that it is alive.
+
+It runs for one leadership and keeps nothing beyond it: a new leader reads everything afresh. The loop sleeps until a
+watch rings, a decision asked to be woken, or the next sign of life is due; however many things change meanwhile, it
+looks once. The sign of life is given by this very loop, so that a loop which hangs loses the lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.lease import Lease
+from citadel_consul.core.actions import Action, RecordEvent, WakeAt
+from citadel_consul.core.decide import decide
+from citadel_consul.core.snapshot import Defaults
+from citadel_consul.errors import Conflict, ConsulUnavailable
+from citadel_consul.orchestrator.feed import Feed
+from citadel_consul.orchestrator.history import History
+from citadel_consul.orchestrator.writer import FencedWriter
+from citadel_consul.store.reading import read_state, read_steps
+from citadel_consul.store.state import StackState
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.2
+MARGIN_SECONDS = 0.001
+"""Added to a wake-up, so that a clock that is a hair early does not make two turns of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How the loop has done so far, for the metrics."""
+
+    turns: int = 0
+    transactions: int = 0
+    decide_seconds: float = 0.0
+
+
+class ControlLoop:
+    """Leads one stack for as long as ``lease`` is held. Run :meth:`run`; it ends by cancellation or LeadershipLost."""
+
+    def __init__(
+        self,
+        client: ConsulClient,
+        stack: str,
+        defaults: Defaults,
+        lease: Lease,
+        *,
+        identity: str,
+        wall: Callable[[], float],
+    ) -> None:
+        self._client = client
+        self._stack = stack
+        self._defaults = defaults
+        self._lease = lease
+        self._identity = identity
+        self._wall = wall
+        self._bell = asyncio.Event()
+        self._beat_due = 0.0
+        self.turns = Turns()
+
+    async def run(self) -> None:
+        """Read everything, say who leads, then turn until the leadership ends."""
+        state = await self._read()
+        writer = FencedWriter(
+            self._client, state, session=self._lease.session, epoch=self._lease.epoch, identity=self._identity
+        )
+        history = History(self._client, state, writer)
+        took_over = RecordEvent("leader-elected", f"{self._identity} leads with epoch {self._lease.epoch}")
+        await writer.commit([took_over], self._wall())
+        feed = Feed(self._client, state, self._bell)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(feed.run())
+            group.create_task(history.keep_short())
+            await self._turn_for_ever(state, writer)
+
+    async def _read(self) -> StackState:
+        while True:
+            try:
+                return await read_state(self._client, self._stack, self._defaults)
+            except ConsulUnavailable as error:
+                log.warning("cannot read the stack yet: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+                await self._beat()
+
+    async def _turn_for_ever(self, state: StackState, writer: FencedWriter) -> None:
+        wake_at: float | None = None
+        self._bell.set()
+        while True:
+            await self._rest(wake_at)
+            await self._beat()
+            await self._load_steps(state)
+            wake_at = await self._turn(state, writer)
+
+    async def _turn(self, state: StackState, writer: FencedWriter) -> float | None:
+        """Decide and act once; returns when to look again at the latest (unix seconds)."""
+        loop = asyncio.get_running_loop()
+        now = self._wall()
+        began = loop.time()
+        actions = decide(state.snapshot(), now)
+        took = loop.time() - began
+        wake_at = next((a.at for a in actions if isinstance(a, WakeAt)), None)
+        transactions = 0
+        try:
+            transactions = await self._act(writer, actions, now)
+        except (Conflict, ConsulUnavailable) as error:
+            log.info("a decision was not written, looking again: %s", error)
+            await self._look_again(state)
+        self.turns = Turns(
+            self.turns.turns + 1, self.turns.transactions + transactions, self.turns.decide_seconds + took
+        )
+        return wake_at
+
+    async def _act(self, writer: FencedWriter, actions: list[Action], now: float) -> int:
+        if all(isinstance(action, WakeAt) for action in actions):
+            return 0
+        return await writer.commit(actions, now)
+
+    async def _look_again(self, state: StackState) -> None:
+        """Read everything that a lost or doubtful write could have touched, before deciding anew."""
+        await asyncio.sleep(RETRY_SECONDS)
+        keys = state.keys
+        try:
+            for prefix in (keys.desired, keys.operations):
+                listing = await self._client.kv_list(prefix)
+                state.merge(prefix, listing.index, listing.value)
+            state.steps.clear()
+        except ConsulUnavailable as error:
+            log.warning("cannot read the stack: %s", error)
+        self._bell.set()
+
+    async def _load_steps(self, state: StackState) -> None:
+        """Read the steps of operations that another leader began, or that were begun in doubt."""
+        for operation in state.all_operations():
+            if operation.ended:
+                state.steps.pop(operation.id, None)
+            elif operation.step_count and len(operation.steps) < operation.step_count:
+                state.steps[operation.id] = await read_steps(self._client, state.keys, operation.id)
+
+    async def _rest(self, wake_at: float | None) -> None:
+        """Sleep until the bell rings, ``wake_at`` comes, or a sign of life is due."""
+        pauses = [max(0.0, self._beat_due - asyncio.get_running_loop().time())]
+        if wake_at is not None:
+            pauses.append(max(0.0, wake_at - self._wall()) + MARGIN_SECONDS)
+        try:
+            async with asyncio.timeout(min(pauses)):
+                await self._bell.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._bell.clear()
+
+    async def _beat(self) -> None:
+        """Feed the check that the lock hangs on, a third of its TTL before it is due at the latest."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._beat_due:
+            return
+        try:
+            await self._lease.beat()
+        except ConsulUnavailable as error:
+            log.warning("no sign of life could be given: %s", error)
+            self._beat_due = loop.time() + RETRY_SECONDS
+            return
+        self._beat_due = loop.time() + self._lease.check.ttl_seconds / 3

@@ -1,0 +1,1 @@
+"""A stack as it lies in Consul: keys, documents, the cache that watches feed, and how an operation is requested."""

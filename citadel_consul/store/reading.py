@@ -1,0 +1,81 @@
+"""Reading the whole state of a stack once, for a question from the CLI or the API."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.kv import KVEntry
+from citadel_consul.core.operation import Operation, OperationState, Step
+from citadel_consul.core.snapshot import Defaults
+from citadel_consul.store import documents
+from citadel_consul.store.documents import UndecodableError
+from citadel_consul.store.keys import ROOT, Keys
+from citadel_consul.store.state import StackState
+
+
+async def read_state(client: ConsulClient, stack: str, defaults: Defaults) -> StackState:
+    """All of a stack, read at about one moment. Raises ConsulUnavailable or ConsulRefused."""
+    state = StackState(stack, defaults)
+    keys = state.keys
+    prefixes = (
+        keys.specs, keys.edges, keys.holds, keys.agents, keys.desired, keys.observed, keys.operations, keys.leader,
+    )  # fmt: skip
+    async with asyncio.TaskGroup() as group:
+        for prefix in prefixes:
+            group.create_task(_read_prefix(client, state, prefix))
+        for status in ("warning", "critical"):
+            group.create_task(_read_checks(client, state, status))
+    unfinished = [op.id for op in state.all_operations() if not op.ended]
+    for operation_id in unfinished:
+        state.steps[operation_id] = await read_steps(client, keys, operation_id)
+    return state
+
+
+async def read_operation(client: ConsulClient, keys: Keys, operation_id: str) -> Operation | None:
+    """One operation with its steps; None if there is none of that id."""
+    entry = await client.kv_get(keys.operation(operation_id))
+    if entry is None:
+        return None
+    operation = documents.OPERATION.decode(entry.value)
+    if operation.state is OperationState.PENDING:
+        return operation
+    return _with_steps(operation, await read_steps(client, keys, operation_id))
+
+
+async def read_steps(client: ConsulClient, keys: Keys, operation_id: str) -> tuple[Step, ...]:
+    """The steps of an operation, in order."""
+    listing = await client.kv_list(keys.step_chunks(operation_id))
+    return decode_steps(listing.value)
+
+
+def decode_steps(entries: tuple[KVEntry, ...]) -> tuple[Step, ...]:
+    """The steps that chunks hold; a chunk that cannot be read ends them (it is never half written)."""
+    steps: list[Step] = []
+    for entry in sorted(entries, key=lambda e: e.key):
+        try:
+            steps += documents.STEPS.decode(entry.value).steps
+        except UndecodableError:
+            break
+    return tuple(steps)
+
+
+async def list_stacks(client: ConsulClient) -> tuple[str, ...]:
+    """The names of the stacks in this Consul."""
+    keys = await client.kv_keys(ROOT)
+    return tuple(sorted({key.removeprefix(ROOT).partition("/")[0] for key in keys}))
+
+
+async def _read_prefix(client: ConsulClient, state: StackState, prefix: str) -> None:
+    listing = await client.kv_list(prefix)
+    state.merge(prefix, listing.index, listing.value)
+
+
+async def _read_checks(client: ConsulClient, state: StackState, status: str) -> None:
+    listing = await client.health_state(status)
+    state.merge_checks(status, listing.value)
+
+
+def _with_steps(operation: Operation, steps: tuple[Step, ...]) -> Operation:
+    return replace(operation, steps=steps[: operation.step_count])

@@ -1,0 +1,212 @@
+"""The state of one stack as known here: one cache a prefix, and the snapshot that follows from them.
+
+Watches (or a single reading, for the CLI and the API) feed the caches; :meth:`StackState.snapshot` puts them together.
+Building a snapshot costs time only for what changed: the graph is rebuilt when specs or edges did, the instances of
+a node when its document did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from citadel_consul.consul.catalog import CheckState
+from citadel_consul.consul.kv import KVEntry
+from citadel_consul.core.graph import Graph, GraphFault, build_graph
+from citadel_consul.core.lifecycle import Desired, Observed
+from citadel_consul.core.model import Edge, Instance, ServiceSpec
+from citadel_consul.core.operation import Operation, Step
+from citadel_consul.core.snapshot import CheckStatus, Defaults, Fault, Hold, Snapshot
+from citadel_consul.store import documents
+from citadel_consul.store.cache import PrefixCache
+from citadel_consul.store.documents import AgentRecord, LeaderRecord, NodeDesired, NodeObserved, UndecodableError
+from citadel_consul.store.keys import Keys
+
+_WORST = (CheckStatus.PASSING, CheckStatus.WARNING, CheckStatus.CRITICAL, CheckStatus.MAINTENANCE)
+_RANK = {status: rank for rank, status in enumerate(_WORST)}
+
+
+def instance_of(stack: str, service_id: str) -> Instance | None:
+    """The instance that a Consul service id of this stack names (``<stack>.<service>.<node>``)."""
+    parts = service_id.split(".")
+    return Instance(parts[1], parts[2]) if len(parts) == 3 and parts[0] == stack else None
+
+
+class StackState:
+    """Caches of everything that a snapshot is made of."""
+
+    def __init__(self, stack: str, defaults: Defaults) -> None:
+        self.keys = Keys(stack)
+        self.defaults = defaults
+        self.specs: PrefixCache[ServiceSpec] = PrefixCache(self._decode_spec)
+        self.edges: PrefixCache[Edge] = PrefixCache(self._decode_edge)
+        self.holds: PrefixCache[Hold] = PrefixCache(self._decode_hold)
+        self.agents: PrefixCache[AgentRecord] = PrefixCache(lambda e: documents.AGENT.decode(e.value))
+        self.desired: PrefixCache[NodeDesired] = PrefixCache(lambda e: documents.DESIRED.decode(e.value))
+        self.observed: PrefixCache[NodeObserved] = PrefixCache(lambda e: documents.OBSERVED.decode(e.value))
+        self.operations: PrefixCache[Operation | documents.Cancellation] = PrefixCache(self._decode_operation)
+        self.leader: PrefixCache[LeaderRecord] = PrefixCache(lambda e: documents.LEADER.decode(e.value))
+        self.steps: dict[str, tuple[Step, ...]] = {}
+        self._not_passing: dict[str, Mapping[Instance, CheckStatus]] = {}
+        self._graph: tuple[Graph, tuple[GraphFault, ...]] = build_graph((), ())
+        self._desired: dict[Instance, Desired] = {}
+        self._observed: dict[Instance, Observed] = {}
+
+    # --- feeding ------------------------------------------------------------------------------------------------
+
+    def merge(self, prefix: str, index: int, entries: Iterable[KVEntry]) -> frozenset[str]:
+        """Take in a listing of one of the prefixes; returns the keys that changed."""
+        cache = self.cache_of(prefix)
+        changed = cache.merge(index, entries)
+        if changed:
+            self._follow(prefix, changed)
+        return changed
+
+    def merge_checks(self, status: str, checks: Iterable[CheckState]) -> bool:
+        """Take in the checks of the catalog that are in ``status`` (``critical`` or ``warning``)."""
+        found: dict[Instance, CheckStatus] = {}
+        for check in checks:
+            instance = instance_of(self.keys.stack, check.service_id)
+            if instance is None:
+                continue
+            own = CheckStatus.MAINTENANCE if check.check_id.startswith("_service_maintenance") else CheckStatus(status)
+            if _RANK[own] > _RANK[found.get(instance, CheckStatus.PASSING)]:
+                found[instance] = own
+        changed = found != self._not_passing.get(status, {})
+        self._not_passing[status] = found
+        return changed
+
+    def cache_of(self, prefix: str) -> PrefixCache[Any]:
+        """The cache that holds ``prefix``."""
+        keys = self.keys
+        table: dict[str, PrefixCache[Any]] = {
+            keys.specs: self.specs,
+            keys.edges: self.edges,
+            keys.holds: self.holds,
+            keys.agents: self.agents,
+            keys.desired: self.desired,
+            keys.observed: self.observed,
+            keys.operations: self.operations,
+            keys.leader: self.leader,
+        }
+        return table[prefix]
+
+    def wrote(self, prefix: str, entry: KVEntry, value: object) -> None:
+        """Take in a value that we wrote ourselves, as of the index that the transaction returned."""
+        self.cache_of(prefix).written(entry, value)
+        self._follow(prefix, {entry.key})
+
+    def _follow(self, prefix: str, changed: Iterable[str]) -> None:
+        if prefix in (self.keys.specs, self.keys.edges):
+            self._rebuild_graph()
+        elif prefix == self.keys.desired:
+            for key in changed:
+                _replace_node(self._desired, self._node_of(key), self.desired.values.get(key))
+        elif prefix == self.keys.observed:
+            for key in changed:
+                _replace_node(self._observed, self._node_of(key), self.observed.values.get(key))
+
+    def _rebuild_graph(self) -> None:
+        names = [spec.name for spec in self.specs.values.values()]
+        oldest_first = sorted(self.edges.values, key=self.edges.created)
+        self._graph = build_graph(sorted(names), (self.edges.values[key] for key in oldest_first))
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Everything known, at this moment, immutable."""
+        graph, graph_faults = self._graph
+        return Snapshot(
+            stack=self.keys.stack,
+            specs={spec.name: spec for spec in self.specs.values.values()},
+            graph=graph,
+            desired=dict(self._desired),
+            observed=dict(self._observed),
+            checks={**self._not_passing.get("warning", {}), **self._not_passing.get("critical", {})},
+            agents=self.live_agents(),
+            operations=self.all_operations(),
+            holds=tuple(self.holds.values.values()),
+            faults=self.faults(),
+            graph_faults=graph_faults,
+            defaults=self.defaults,
+        )
+
+    def live_agents(self) -> frozenset[str]:
+        """The nodes whose agent holds its lock."""
+        return frozenset(r.node for key, r in self.agents.values.items() if self.agents.session_of(key))
+
+    def current_leader(self) -> LeaderRecord | None:
+        """Who holds the leader lock, if anybody does."""
+        key = self.keys.leader
+        return self.leader.values.get(key) if self.leader.session_of(key) else None
+
+    def epoch(self) -> int | None:
+        """The epoch of the present leadership: the index at which the lock was taken."""
+        return self.leader.index_of(self.keys.leader) if self.current_leader() else None
+
+    def faults(self) -> tuple[Fault, ...]:
+        """What lies in the KV store and cannot be used as it stands."""
+        caches: tuple[PrefixCache[Any], ...] = tuple(
+            self.cache_of(p)
+            for p in (
+                self.keys.specs,
+                self.keys.edges,
+                self.keys.holds,
+                self.keys.desired,
+                self.keys.observed,
+                self.keys.operations,
+            )
+        )
+        return tuple(fault for cache in caches for fault in cache.faults)
+
+    def all_operations(self) -> tuple[Operation, ...]:
+        """The operations, oldest first, with such steps as are loaded and requests to cancel taken in."""
+        found = []
+        for value in self.operations.values.values():
+            if not isinstance(value, Operation):
+                continue
+            cancellation = self.operations.values.get(self.keys.cancel(value.id))
+            by = cancellation.by if isinstance(cancellation, documents.Cancellation) else value.cancelled_by
+            steps = self.steps.get(value.id, ())[: value.step_count]
+            found.append(replace(value, steps=steps, cancelled_by=by))
+        return tuple(sorted(found, key=lambda op: op.id))
+
+    def _node_of(self, key: str) -> str:
+        return key.rsplit("/", 1)[1]
+
+    # --- decoding -----------------------------------------------------------------------------------------------
+
+    def _decode_spec(self, entry: KVEntry) -> ServiceSpec:
+        spec = documents.SPEC.decode(entry.value)
+        if entry.key != self.keys.spec(spec.name):
+            raise UndecodableError(f"holds the spec of {spec.name!r}: key and name have to agree")
+        return spec
+
+    def _decode_edge(self, entry: KVEntry) -> Edge:
+        parts = entry.key.removeprefix(self.keys.edges).split("/")
+        if len(parts) != 2 or not all(parts):
+            raise UndecodableError("is not of the form edges/<service>/<dependency>")
+        return documents.EDGE.decode(entry.value or b"{}", service=parts[0], dependency=parts[1])
+
+    def _decode_hold(self, entry: KVEntry) -> Hold:
+        scope, _, name = entry.key.removeprefix(self.keys.holds).partition("/")
+        return documents.HOLD.decode(entry.value or b"{}", scope=scope, name=name)
+
+    def _decode_operation(self, entry: KVEntry) -> Operation | documents.Cancellation:
+        if entry.key.endswith("/cancel"):
+            return documents.CANCELLATION.decode(entry.value)
+        operation = documents.OPERATION.decode(entry.value)
+        if entry.key != self.keys.operation(operation.id):
+            raise UndecodableError(f"holds operation {operation.id!r}: key and id have to agree")
+        return operation
+
+
+def _replace_node(
+    table: dict[Instance, Desired] | dict[Instance, Observed], node: str, document: NodeDesired | NodeObserved | None
+) -> None:
+    """Put one node's document in the place of what was known of that node."""
+    fresh = {} if document is None else {Instance(s, node): value for s, value in document.instances.items()}
+    for instance in [i for i in table if i.node == node and i not in fresh]:
+        del table[instance]
+    table.update(fresh)  # type: ignore[arg-type]
