@@ -12,6 +12,7 @@ from citadel_consul.errors import InvalidInput
 _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(?:\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*\.?")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _NUMERIC = re.compile(r"[0-9.]+")
+_ANY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 - refused, not bound
 _BLANK_OR_CONTROL = re.compile(r"[\x00-\x20\x7f]")
 
 
@@ -67,6 +68,9 @@ def parse_endpoint(text: str) -> HostPort:
     parts = _split_url(text, remedy)
     if parts.username is not None or parts.password is not None:
         raise InvalidInput.at("", "an endpoint is public and must not hold credentials", "remove the part before the @")
+    if parts.hostname in _ANY_ADDRESS:
+        message = f"{parts.hostname} is where a server listens, not where clients reach it"
+        raise InvalidInput.at("", message, "name the host that clients use")
     port = _url_port(parts, remedy)
     if port is None:
         raise InvalidInput.at("", f"{text!r} has no port", remedy)

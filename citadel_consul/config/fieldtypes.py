@@ -31,7 +31,8 @@ _META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TEMPLATE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SIGNALS = tuple(sorted(member.name for member in signal.Signals))
-MAX_META_VALUE = 512  # Consul's limit
+MAX_META_BYTES = 512  # Consul's limit
+MAX_META_KEYS = 58  # Consul's 64, less the six that citadel sets itself
 
 
 def collected(parse: Callable[[V], T]) -> Callable[[V], T]:
@@ -160,12 +161,14 @@ def _size(value: object) -> int:
 def _meta_key(text: str) -> str:
     if text.startswith("consul-"):
         raise InvalidInput.at("", "keys that start with consul- belong to Consul", "choose another key")
+    if text.startswith("citadel-") or text == "external-source":
+        raise InvalidInput.at("", f"{text!r} is for citadel to set", "choose another key")
     return _matching(_META_KEY, "a valid meta key", "letters, digits, _ and -, at most 128 characters")(text)
 
 
 def _meta_value(text: str) -> str:
-    if len(text) > MAX_META_VALUE:
-        message = f"longer than Consul's limit of {MAX_META_VALUE} characters"
+    if len(text.encode()) > MAX_META_BYTES:
+        message = f"longer than Consul's limit of {MAX_META_BYTES} bytes"
         raise InvalidInput.at("", message, "shorten it")
     return text
 
@@ -210,12 +213,21 @@ Endpoint = Annotated[str, AfterValidator(collected(_literal(parse_endpoint)))]
 HttpUrl = Annotated[str, AfterValidator(collected(_literal(check_http_url)))]
 TcpTarget = Annotated[str, AfterValidator(collected(_literal(parse_host_port)))]
 GrpcTarget = Annotated[str, AfterValidator(collected(_literal(check_grpc_target)))]
-HeaderName = Annotated[str, AfterValidator(collected(_matching(_HEADER, "a valid header name", "a token of RFC 9110")))]
+HeaderName = Annotated[
+    str,
+    AfterValidator(collected(_matching(_HEADER, "a valid header name", "a token of RFC 9110, like X-Request-Id"))),
+    WithJsonSchema({"type": "string", "pattern": f"^{_HEADER.pattern}$"}),
+]
 EnvName = Annotated[
     str,
     AfterValidator(collected(_matching(_ENV_KEY, "a valid variable name", "letters, digits and _, no digit first"))),
+    WithJsonSchema({"type": "string", "pattern": f"^{_ENV_KEY.pattern}$"}),
 ]
-MetaKey = Annotated[str, AfterValidator(collected(_meta_key))]
+MetaKey = Annotated[
+    str,
+    AfterValidator(collected(_meta_key)),
+    WithJsonSchema({"type": "string", "pattern": f"^(?!consul-|citadel-|external-source$){_META_KEY.pattern}$"}),
+]
 MetaValue = Annotated[TemplatedText, AfterValidator(collected(_meta_value))]
 TemplateFile = Annotated[
     str,

@@ -274,10 +274,10 @@ CONSUL_SSL_VERIFY = Setting(
     "consul.ssl_verify", "CONSUL_HTTP_SSL_VERIFY", values.go_boolean, True, "Verify Consul's certificate."
 )
 CONSUL_CACERT: Setting[Path | None] = Setting(
-    "consul.ca_cert", "CONSUL_CACERT", values.path, _NO_PATH, "CA certificate to verify Consul by."
+    "consul.cacert", "CONSUL_CACERT", values.path, _NO_PATH, "CA certificate to verify Consul by."
 )
 CONSUL_CAPATH: Setting[Path | None] = Setting(
-    "consul.ca_path", "CONSUL_CAPATH", values.path, _NO_PATH, "Folder of CA certificates to verify Consul by."
+    "consul.capath", "CONSUL_CAPATH", values.path, _NO_PATH, "Folder of CA certificates to verify Consul by."
 )
 CONSUL_CLIENT_CERT: Setting[Path | None] = Setting(
     "consul.client_cert", "CONSUL_CLIENT_CERT", values.path, _NO_PATH, "Client certificate shown to Consul."

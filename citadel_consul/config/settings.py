@@ -46,8 +46,8 @@ class ConsulSettings:
     token_file: Path | None
     ssl: bool
     ssl_verify: bool
-    ca_cert: Path | None
-    ca_path: Path | None
+    cacert: Path | None
+    capath: Path | None
     client_cert: Path | None
     client_key: Path | None
     tls_server_name: str | None
@@ -177,8 +177,8 @@ def _consul(sources: Sources) -> ConsulSettings:
         token_file=sources.value(options.CONSUL_TOKEN_FILE),
         ssl=sources.value(options.CONSUL_SSL),
         ssl_verify=sources.value(options.CONSUL_SSL_VERIFY),
-        ca_cert=sources.value(options.CONSUL_CACERT),
-        ca_path=sources.value(options.CONSUL_CAPATH),
+        cacert=sources.value(options.CONSUL_CACERT),
+        capath=sources.value(options.CONSUL_CAPATH),
         client_cert=sources.value(options.CONSUL_CLIENT_CERT),
         client_key=sources.value(options.CONSUL_CLIENT_KEY),
         tls_server_name=sources.value(options.CONSUL_TLS_SERVER_NAME),

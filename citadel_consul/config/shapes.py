@@ -44,10 +44,17 @@ def _finding(model: type[BaseModel], details: Mapping[str, typing.Any]) -> Findi
         return Finding(path, "unknown key", suggest(str(path[-1]), _fields_at(model, path[:-1]), "known keys"))
     if kind in {"literal_error", "enum"}:
         return _choice_finding(path, value, str(context["expected"]))
+    if kind in _WANTED and value is None:
+        return Finding(path, "has no value", "give it one, or remove it")
+    if kind in _WANTED and path[-1:] == ("depends_on",):
+        remedy = f"write [{value}]" if isinstance(value, str) else ""
+        return Finding(path, f"{_described(value)} is neither a list nor a mapping", remedy)
     if kind in _WANTED:
-        return Finding(path, f"{_described(value)} is not {_WANTED[kind]}", _type_remedy(path, kind, value))
+        return Finding(path, f"{_described(value)} is not {_WANTED[kind]}", _type_remedy(kind, value))
     if kind == "too_short":
         return Finding(path, "is empty", "give it at least one entry")
+    if kind == "too_long":
+        return Finding(path, f"has {context['actual_length']} entries", f"use {context['max_length']} or less")
     if kind in {"greater_than_equal", "less_than_equal"}:
         return _bound_finding(path, value, context)
     return Finding(path, str(details["msg"]), "")
@@ -55,7 +62,11 @@ def _finding(model: type[BaseModel], details: Mapping[str, typing.Any]) -> Findi
 
 def _choice_finding(path: Path, value: object, expected: str) -> Finding:
     options = re.findall(r"'([^']*)'", expected) or [expected]
-    remedy = suggest(str(value), options, "choose one of")
+    if len(options) == 1:
+        return Finding(path, f"{_described(value)} is not {options[0]}", f"write {options[0]}")
+    remedy = suggest(str(value), options)
+    if not remedy.startswith("did you mean"):
+        remedy = "choose one of them"
     return Finding(path, f"{_described(value)} is not one of {', '.join(options)}", remedy)
 
 
@@ -65,8 +76,8 @@ def _bound_finding(path: Path, value: object, context: Mapping[str, object]) -> 
     return Finding(path, f"{value} is too large", f"use {context['le']} or less")
 
 
-def _type_remedy(path: Path, kind: str, value: object) -> str:
-    if isinstance(value, str) and (kind == "list_type" or path[-1] == "depends_on"):
+def _type_remedy(kind: str, value: object) -> str:
+    if isinstance(value, str) and kind == "list_type":
         return f"write [{value}]"
     if kind == "bool_type" and isinstance(value, str):
         word = value.lower()

@@ -80,7 +80,7 @@ def _absolute(cwd: str, folder: Path) -> str:
 
 def _check(model: CheckModel, interval_seconds: float) -> Check:
     kind = next(kind for kind in CheckKind if getattr(model, kind.value) is not None)
-    interval = interval_seconds if model.interval is None else model.interval
+    interval = max(interval_seconds, model.timeout or 0) if model.interval is None else model.interval
     timeout = min(DEFAULT_CHECK_TIMEOUT_SECONDS, interval) if model.timeout is None else model.timeout
     return Check(
         name=model.name or kind.value,

@@ -69,7 +69,7 @@ def parse_stack(
 def stack_json_schema() -> dict[str, object]:
     """The JSON Schema (draft 2020-12) of the stack file, for editors and for checks outside of citadel."""
     schema: dict[str, object] = StackModel.model_json_schema()
-    _drop_null_defaults(schema)
+    _tidy(schema)
     schema["patternProperties"] = {f"^{EXTENSION_PREFIX}": True}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "citadel stack file"}
 
@@ -114,13 +114,28 @@ def _relocated(finding: Finding, document: Document) -> Finding:
     return finding
 
 
-def _drop_null_defaults(schema: object) -> None:
-    """Fields that may be absent have no default in the schema: null is not something that a file may say."""
-    if isinstance(schema, dict):
-        if "default" in schema and schema["default"] is None:
-            del schema["default"]
-        for part in schema.values():
-            _drop_null_defaults(part)
-    elif isinstance(schema, list):
+def _tidy(schema: object) -> None:
+    """Close mappings to keys that are no valid names, and take null out of every field.
+
+    In the models null stands for 'absent'; in a file it is an error.
+    """
+    if isinstance(schema, list):
         for part in schema:
-            _drop_null_defaults(part)
+            _tidy(part)
+    if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema["additionalProperties"] = False
+        for field in as_mapping(schema.get("properties")).values():
+            _drop_null(field)
+        for part in schema.values():
+            _tidy(part)
+
+
+def _drop_null(field: object) -> None:
+    if not isinstance(field, dict):
+        return
+    if "default" in field and field["default"] is None:
+        del field["default"]
+    if {"type": "null"} in field.get("anyOf", ()):
+        options = [option for option in field.pop("anyOf") if option != {"type": "null"}]
+        field.update(options[0] if len(options) == 1 else {"anyOf": options})

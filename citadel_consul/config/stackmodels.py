@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field
 from pydantic import Tag as UnionTag
-from pydantic.json_schema import SkipJsonSchema
 
 from citadel_consul.config import fieldtypes as types
 from citadel_consul.core.model import Condition, OnFailure, OnRecovery, Strength
@@ -19,12 +18,14 @@ from citadel_consul.core.model import Condition, OnFailure, OnRecovery, Strength
 LIST_FORM, MAPPING_FORM = "<list>", "<mapping>"
 """What pydantic puts into the location of an error to tell the two forms of ``depends_on`` apart."""
 
-Absent = SkipJsonSchema[None]
 Lax = Field(strict=False)  # strict mode takes no text for an enum
 
 
 class FileModel(BaseModel):
-    """What all parts of the file share: nothing unknown, nothing converted silently."""
+    """What all parts of the file share: nothing unknown, nothing converted silently.
+
+    None says that a field is absent. The file itself cannot say it: keys without a value are reported earlier.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -46,10 +47,10 @@ class BackendModel(FileModel):
     env: dict[types.EnvName, types.TemplatedText] = Field(
         default_factory=dict, description="Variables added to the environment."
     )
-    cwd: types.Program | Absent = Field(None, description="Working folder, relative to the stack file.")
-    user: types.Line | Absent = Field(None, description="User to run as; the node agent's own if absent.")
+    cwd: types.Program | None = Field(None, description="Working folder, relative to the stack file.")
+    user: types.Line | None = Field(None, description="User to run as; the node agent's own if absent.")
     stop_signal: types.StopSignal = Field("SIGTERM", description="Asks the program to stop.")
-    reload_signal: types.ReloadSignal | Absent = Field(None, description="Asks the program to reload; none if absent.")
+    reload_signal: types.ReloadSignal | None = Field(None, description="Asks the program to reload; none if absent.")
     logs: LogsModel = Field(default_factory=LogsModel, description="Bounds of the output kept.")
 
 
@@ -60,24 +61,24 @@ class CheckModel(FileModel):
         json_schema_extra={"oneOf": [{"required": [kind]} for kind in ("http", "tcp", "grpc", "ttl", "script")]}
     )
 
-    http: types.HttpUrl | Absent = Field(None, description="URL that has to answer 2xx (429 is a warning).")
-    tcp: types.TcpTarget | Absent = Field(None, description="`host:port` that has to accept a connection.")
-    grpc: types.GrpcTarget | Absent = Field(
+    http: types.HttpUrl | None = Field(None, description="URL that has to answer 2xx (429 is a warning).")
+    tcp: types.TcpTarget | None = Field(None, description="`host:port` that has to accept a connection.")
+    grpc: types.GrpcTarget | None = Field(
         None, description="`host:port` or `host:port/service` that has to answer SERVING."
     )
-    ttl: types.CheckPeriod | Absent = Field(
+    ttl: types.CheckPeriod | None = Field(
         None, description="The service reports itself, at least this often, 1s or more."
     )
-    script: Annotated[list[types.TemplatedText], types.ArgumentList, Field(min_length=1)] | Absent = Field(
+    script: Annotated[list[types.TemplatedText], types.ArgumentList, Field(min_length=1)] | None = Field(
         None, description="Program and arguments: status 0 passes, 1 warns, any other is critical."
     )
-    name: types.Name | Absent = Field(
+    name: types.Name | None = Field(
         None, description="Name, unique within the service. The kind of the check if absent."
     )
-    interval: types.CheckPeriod | Absent = Field(
+    interval: types.CheckPeriod | None = Field(
         None, description="Time between runs, 1s or more. The setting `health.check_interval` if absent. Not for ttl."
     )
-    timeout: types.PositiveDuration | Absent = Field(
+    timeout: types.PositiveDuration | None = Field(
         None, description="Longest run, no longer than the interval. 5s, or a shorter interval, if absent. Not for ttl."
     )
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = Field(
@@ -98,12 +99,12 @@ class CheckModel(FileModel):
 class EdgeModel(FileModel):
     """What a service needs of one dependency."""
 
-    condition: Annotated[Condition, Lax] | Absent = Field(
+    condition: Annotated[Condition, Lax] | None = Field(
         None,
         description="What it has to be before this service starts. `healthy`, or `completed` of a oneshot, if absent.",
     )
     strength: Annotated[Strength, Lax] = Field(Strength.HARD, description="How much this service needs it.")
-    min_instances: Annotated[int, Field(ge=1)] | Absent = Field(
+    min_instances: Annotated[int, Field(ge=1)] | None = Field(
         None, description="How many of its instances have to meet the condition; all if absent."
     )
     on_recovery: Annotated[OnRecovery, Lax] = Field(
@@ -114,11 +115,11 @@ class EdgeModel(FileModel):
 class RecoveryModel(FileModel):
     """How failures are recovered."""
 
-    enabled: bool | Absent = Field(None, description="The setting `recovery.enabled` if absent.")
-    attempts: Annotated[int, Field(ge=1, le=1000)] | Absent = Field(
+    enabled: bool | None = Field(None, description="The setting `recovery.enabled` if absent.")
+    attempts: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         None, description="Attempts in one bout. The setting `recovery.attempts` if absent."
     )
-    delay: types.PositiveDuration | Absent = Field(
+    delay: types.PositiveDuration | None = Field(
         None,
         description="Longest delay before attempt 2, doubled for each later one. `recovery.delay` if absent.",
     )
@@ -138,47 +139,47 @@ def _empty_edge(value: object) -> object:
 
 DependencyList = Annotated[list[types.Name], UnionTag(LIST_FORM)]
 DependencyMapping = Annotated[
-    dict[types.Name, Annotated[EdgeModel | Absent, BeforeValidator(_empty_edge)]], UnionTag(MAPPING_FORM)
+    dict[types.Name, Annotated[EdgeModel | None, BeforeValidator(_empty_edge)]], UnionTag(MAPPING_FORM)
 ]
 
 
 class ServiceModel(FileModel):
     """One service."""
 
-    type: types.TypeName | Absent = Field(
+    type: types.TypeName | None = Field(
         None, description="What it is: chooses the registration template, and is shown. Required."
     )
     critical: bool = Field(True, description="Whether the stack is unhealthy without it.")
-    nodes: Annotated[list[types.Name], Field(min_length=1)] | Absent = Field(
+    nodes: Annotated[list[types.Name], Field(min_length=1)] | None = Field(
         None, description="Nodes with an instance of it, one each. Required."
     )
-    endpoint: types.Endpoint | Absent = Field(
+    endpoint: types.Endpoint | None = Field(
         None, description="`scheme://host:port` that clients use; Consul is given its host and port."
     )
-    health_endpoint: types.HttpUrl | Absent = Field(
+    health_endpoint: types.HttpUrl | None = Field(
         None, description="URL shown to people. The target of the first http check if absent."
     )
     oneshot: bool = Field(False, description="Runs to its end (status 0) instead of staying up; has no checks.")
-    backend: BackendModel | Absent = Field(None, description="What runs it. Required.")
+    backend: BackendModel | None = Field(None, description="What runs it. Required.")
     checks: list[CheckModel] = Field(default_factory=list, description="Its health checks.")
     tags: list[types.Tag] = Field(default_factory=list, description="Tags in Consul's catalog.")
     meta: dict[types.MetaKey, types.MetaValue] = Field(
-        default_factory=dict, max_length=64, description="Metadata in Consul's catalog."
+        default_factory=dict, max_length=types.MAX_META_KEYS, description="Metadata in Consul's catalog."
     )
     depends_on: Annotated[DependencyList | DependencyMapping, Discriminator(_form)] = Field(
         default_factory=dict, description="A list of services, or a mapping of services to edges."
     )
-    start_timeout: types.PositiveDuration | Absent = Field(
+    start_timeout: types.PositiveDuration | None = Field(
         None, description="Longest time from start to ready. The time-out of the operation if absent."
     )
-    stop_timeout: types.PositiveDuration | Absent = Field(
+    stop_timeout: types.PositiveDuration | None = Field(
         None, description="Time from the stop signal to SIGKILL. The time-out of the operation if absent."
     )
     on_failure: Annotated[OnFailure, Lax] = Field(
         OnFailure.CONTINUE, description="What a startup does when this service fails to start."
     )
     recovery: RecoveryModel = Field(default_factory=RecoveryModel, description="How failures are recovered.")
-    template: types.TemplateFile | Absent = Field(
+    template: types.TemplateFile | None = Field(
         None, description="Registration template, by file name. The one of its type if absent."
     )
 

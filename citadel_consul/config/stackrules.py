@@ -132,7 +132,6 @@ def _port_clashes(services: Services) -> Iterator[Finding]:
 
 
 _ANY_HOST = ""
-_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
 
 
 def _address(endpoint: str | None) -> HostPort | None:
@@ -147,7 +146,7 @@ def _address(endpoint: str | None) -> HostPort | None:
     except InvalidInput:
         return None  # reported as the shape of the field, or a template in place of the port
     host = host.lower()
-    return HostPort("127.0.0.1" if host == "localhost" else _ANY_HOST if host in _WILDCARDS else host, number)
+    return HostPort("127.0.0.1" if host == "localhost" else host, number)
 
 
 def _same_address(one: HostPort, other: HostPort) -> bool:

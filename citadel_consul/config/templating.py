@@ -6,18 +6,25 @@ when the file is read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
+from citadel_consul.config.durations import format_duration
 from citadel_consul.config.suggestions import suggest
 from citadel_consul.errors import InvalidInput
 
 if TYPE_CHECKING:
     import jinja2
+    from jinja2 import nodes
 
-VARIABLES = ("node", "service", "stack", "python")
-"""What a template may name: the node (``node.name``, ``node.address``), the service, the stack, and the path of the
-Python interpreter that citadel runs on."""
+VARIABLES: Mapping[str, tuple[str, ...]] = {
+    "node": ("name", "address"),
+    "service": ("name", "type"),
+    "stack": (),
+    "python": (),
+}
+"""What a template may name, each with its parts; ``python`` is the path of the interpreter that citadel runs on."""
 
 _MARKS = ("{{", "{%", "{#")
 
@@ -32,23 +39,42 @@ def check_template(text: str) -> str:
     if not is_template(text):
         return text
     import jinja2
-    from jinja2 import meta
 
     try:
         tree = _environment().parse(text)
-        names = meta.find_undeclared_variables(tree)
+        _check_names(tree)
+    except jinja2.TemplateAssertionError as error:
+        remedy = "use the filters and tests that Jinja has"
+        raise InvalidInput.at("", f"not a valid template: {_sentence(error)}", remedy) from error
     except jinja2.TemplateSyntaxError as error:
-        message = f"not a valid template: {error.message}"
-        raise InvalidInput.at("", message, "write {{ '{{' }} for two literal braces") from error
-    unknown = sorted(names - set(VARIABLES) - set(_environment().globals))
-    if unknown:
-        message = f"a template cannot use {unknown[0]!r}"
-        raise InvalidInput.at("", message, suggest(unknown[0], VARIABLES, "it can use"))
+        remedy = "write {{ '{{' }} for two literal braces"
+        raise InvalidInput.at("", f"not a valid template: {_sentence(error)}", remedy) from error
+    except RecursionError as error:
+        raise InvalidInput.at("", "a template nested too deeply", "simplify it") from error
     return text
+
+
+def _check_names(tree: nodes.Template) -> None:
+    from jinja2 import meta, nodes
+
+    unknown = meta.find_undeclared_variables(tree) - set(VARIABLES) - set(_environment().globals)
+    for name in sorted(unknown):
+        raise InvalidInput.at("", f"a template cannot use {name!r}", suggest(name, VARIABLES, "it can use"))
+    for part in tree.find_all(nodes.Getattr):
+        owner = part.node.name if isinstance(part.node, nodes.Name) else ""
+        known = VARIABLES.get(owner, ())
+        if known and part.attr not in known:
+            raise InvalidInput.at("", f"{owner!r} has no {part.attr!r}", suggest(part.attr, known, "it has"))
+
+
+def _sentence(error: jinja2.TemplateSyntaxError) -> str:
+    return (error.message or "syntax error").rstrip(".")
 
 
 @cache
 def _environment() -> jinja2.Environment:
     import jinja2
 
-    return jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701 - not HTML
+    environment = jinja2.Environment(autoescape=False)  # noqa: S701 - it parses, and renders nothing
+    environment.filters["duration"] = format_duration  # as rendering has it
+    return environment
