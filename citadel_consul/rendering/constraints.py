@@ -26,17 +26,22 @@ def check_definition(definition: Mapping[str, object], expected_id: str, expecte
 
     Id and name are fixed: the node agent finds its registrations by the one, and dependents by the other.
     """
-    to_agent_api(definition)
-    service = mapping(definition["service"], "service")
-    problems = [
-        *_identity_problems(service, expected_id, expected_name),
-        *meta_problems(mapping(service.get("meta", {}), "service.meta")),
-        *_tag_problems(service),
-        *_port_problems(service),
-        *_check_problems(service),
-    ]
+    try:
+        problems = list(_problems(definition, expected_id, expected_name))
+    except InvalidInput as error:  # of a shape that nothing more can be said about
+        problems = list(error.problems)
     if problems:
         raise InvalidInput(Problem(f"{place}: {p.place}", p.message, p.remedy) for p in problems)
+
+
+def _problems(definition: Mapping[str, object], expected_id: str, expected_name: str) -> Iterator[Problem]:
+    to_agent_api(definition)
+    service = mapping(definition["service"], "service")
+    yield from _identity_problems(service, expected_id, expected_name)
+    yield from meta_problems(mapping(service.get("meta", {}), "service.meta"))
+    yield from _tag_problems(service)
+    yield from _port_problems(service)
+    yield from _check_problems(service)
 
 
 def meta_problems(meta: Mapping[str, object]) -> Iterator[Problem]:

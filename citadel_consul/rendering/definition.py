@@ -17,7 +17,6 @@ from citadel_consul.rendering.endpoint import parse_endpoint
 from citadel_consul.rendering.environment import duration, file_environment, render, template_errors
 from citadel_consul.rendering.expansion import expand
 from citadel_consul.rendering.identity import check_id, is_reserved, service_id, standing_meta
-from citadel_consul.rendering.resources import TEMPLATE_PATH_VARIABLE
 from citadel_consul.rendering.scope import NodeContext, variables
 
 TEMPLATES = "templates"
@@ -28,7 +27,7 @@ def render_definition(spec: ServiceSpec, context: NodeContext, template_dirs: Se
     """The definition ``{"service": {…}}`` of ``spec`` on the node of ``context``.
 
     ``spec`` is taken as the stack file says it; its templated strings are expanded here. ``template_dirs`` are the
-    user's (see ``resources.template_dirs``). Raises InvalidInput for strings and templates that do not render,
+    user's, searched in their order. Raises InvalidInput for strings and templates that do not render,
     for a result that is not JSON (naming template and line), and for what Consul would refuse.
     """
     place = f"services.{spec.name}"
@@ -47,7 +46,7 @@ def render_definition(spec: ServiceSpec, context: NodeContext, template_dirs: Se
 def _template_name(spec: ServiceSpec, holds: Callable[[str], bool], place: str) -> str:
     if spec.template is not None:
         if not holds(spec.template):
-            remedy = f"put it into a template directory ({TEMPLATE_PATH_VARIABLE})"
+            remedy = "put it into the template directory"
             raise InvalidInput.at(f"{place}.template", f"template {spec.template!r} does not exist", remedy)
         return spec.template
     by_type = f"{spec.type}.json.j2"

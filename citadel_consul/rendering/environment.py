@@ -110,7 +110,13 @@ def _environment(loader: BaseLoader | None, **options: bool) -> ImmutableSandbox
 
 @lru_cache(maxsize=64)
 def file_environment(directories: tuple[Path, ...], base: str) -> tuple[ImmutableSandboxedEnvironment, DirectoryLoader]:
-    """The environment for template files: the user's ``directories`` first, then the shipped directory ``base``."""
+    """The environment for template files: the user's ``directories`` first, then the shipped directory ``base``.
+
+    A directory that is named and not there is InvalidInput: its templates would silently not be used.
+    """
+    missing = [str(directory) for directory in directories if not directory.is_dir()]
+    if missing:
+        raise InvalidInput.at("template directory", f"{', '.join(missing)} does not exist", "create it or drop it")
     loader = DirectoryLoader(directories, shipped(base))
     return _environment(loader, trim_blocks=True, lstrip_blocks=True), loader
 

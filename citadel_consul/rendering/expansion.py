@@ -1,7 +1,8 @@
 """Filling in the templated strings of a spec for one node.
 
-A string without ``{{`` or ``{%`` is returned as it is, and a spec without any such string is the very same object:
-expanding costs a scan of its strings and nothing more (the node agent does it for each change of a desired state).
+A string without ``{{``, ``{%`` or ``{#`` is returned as it is, and a spec without any such string is the very same
+object: expanding costs a scan of its strings and nothing more (the node agent does it for each change of a desired
+state).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from citadel_consul.rendering.scope import NodeContext, variables
 
 def is_templated(text: str) -> bool:
     """Whether ``text`` holds anything for Jinja to do."""
-    return "{" in text and ("{{" in text or "{%" in text)
+    return "{" in text and ("{{" in text or "{%" in text or "{#" in text)
 
 
 def expand(spec: ServiceSpec, context: NodeContext) -> ServiceSpec:
