@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -176,14 +177,21 @@ def test_a_changed_template_is_used_at_once(tmp_path: Path) -> None:
 
 def test_template_directories_are_searched_in_order(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
+    text = '{{% extends "citadel/service.json.j2" %}}{{% block weights %}}{{"passing": {}}}{{% endblock %}}'
     for number, directory in enumerate((first, second)):
         directory.mkdir()
-        text = (
-            '{% extends "citadel/service.json.j2" %}{% block weights %}{"passing": ' + str(number) + "}{% endblock %}"
-        )
-        override(directory, "cache.json.j2", text)
+        override(directory, "cache.json.j2", text.format(number))
     assert service(SPEC, first, second)["weights"] == {"passing": 0}
     assert service(SPEC, second, first)["weights"] == {"passing": 1}
+
+
+def test_the_example_of_the_documentation_works(tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "registration.md"
+    (example,) = re.findall(r"```jinja\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    rendered = service(SPEC, override(tmp_path, "cache.json.j2", example))
+    assert rendered["tags"] == ["cache", "memory"]
+    assert rendered["tagged_addresses"] == {"wan": {"address": "192.0.2.7", "port": 6380}}
+    assert rendered["weights"] == {"passing": 10, "warning": 5}
 
 
 def test_a_template_directory_that_does_not_exist_is_bad_input(tmp_path: Path) -> None:
