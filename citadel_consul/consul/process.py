@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from typing import Self
 
 _PROC = Path("/proc")
 _BOOT_ID = _PROC / "sys/kernel/random/boot_id"
+# A bound, because a process in an uninterruptible wait (a dead disk) does not even die of SIGKILL.
+_KILL_SECONDS = 5.0
 _DEAD_STATES = frozenset("ZXx")
 
 
@@ -96,12 +99,12 @@ class RunningProcess:
     async def wait(self) -> None:
         """Until it has ended."""
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
+        ended = asyncio.Event()
         # A file descriptor has one reader in an event loop: a copy lets several wait.
         pidfd = os.dup(self._pidfd)
-        loop.add_reader(pidfd, lambda: ended.done() or ended.set_result(None))
+        loop.add_reader(pidfd, ended.set)
         try:
-            await ended
+            await ended.wait()
         finally:
             loop.remove_reader(pidfd)
             os.close(pidfd)
@@ -120,8 +123,9 @@ class RunningProcess:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL, if it still lives."""
+        """SIGKILL, if it still lives, and wait for the moment that the kernel takes: afterwards it does not live."""
         self._signal(signal.SIGKILL)
+        select.select([self._pidfd], [], [], _KILL_SECONDS)
         self._reap()
 
     def close(self) -> None:
@@ -137,6 +141,6 @@ class RunningProcess:
             return
 
     def _reap(self) -> None:
-        """Take the status of a child that has ended or was sent SIGKILL, so that it leaves no zombie."""
+        """Take the status of a child that has ended, so that it leaves no zombie."""
         if self._child is not None:
-            self._child.wait()
+            self._child.poll()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 _ROTATE_BYTES = 10 * 1024 * 1024
+_TIME = re.compile(r"\s*\d{4}[-/]\d\d[-/]\d\d[T ]")
 _MARKS = ("[ERR", "==> ")
 _LINES = 8
 
@@ -34,5 +36,11 @@ class ServerLog:
     def complaint(self, begin: int) -> str:
         """The last errors since byte ``begin``, or the last lines if there are none, for a message to a person."""
         lines = self.since(begin).splitlines()
-        errors = [line for line in lines if any(mark in line for mark in _MARKS)] or lines
-        return "\n  ".join([f"The end of {self.path}:", *(line.strip() for line in errors[-_LINES:])])
+        errors: list[str] = []
+        in_error = False
+        for line in lines:
+            # What follows an error and has no time of its own belongs to it.
+            in_error = any(mark in line for mark in _MARKS) or (in_error and not _TIME.match(line))
+            if in_error and line.strip():
+                errors.append(line.rstrip())
+        return "\n  ".join([f"The end of {self.path}:", *(errors or lines)[-_LINES:]])

@@ -400,7 +400,7 @@ def test_a_machine_without_consul_gets_a_real_one_with_an_empty_home(tmp_path: P
     environment = {**os.environ, "PATH": without, "HOME": str(tmp_path)}
     for name in ("CITADEL_CONSUL_BINARY", "XDG_CACHE_HOME"):
         environment.pop(name, None)
-    command = [sys.executable, ROOT / "bin/consul", "--path"]
+    command = [sys.executable, str(ROOT / "bin/consul"), "--path"]
     path = Path(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip())
     assert path.is_relative_to(tmp_path / ".cache/citadel/consul")
     assert probe(path, "test").release >= (1, 8)
