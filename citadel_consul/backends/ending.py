@@ -7,7 +7,7 @@ import signal
 from dataclasses import replace
 
 from citadel_consul.backends import family, pidfd
-from citadel_consul.backends.family import Evidence
+from citadel_consul.backends.family import Evidence, Lookout
 from citadel_consul.backends.procfs import Process
 from citadel_consul.errors import BackendUnavailable
 
@@ -15,28 +15,27 @@ from citadel_consul.errors import BackendUnavailable
 KILL_SECONDS = 5.0
 
 
-async def end_members(evidence: Evidence, number: int, grace_seconds: float) -> None:
+async def end_members(lookout: Lookout, evidence: Evidence, number: int, grace_seconds: float) -> None:
     """Signal what belongs to a launch, and kill what is still there after ``grace_seconds``.
 
-    Looks again until nothing is found, since processes fork while one kills them. The looking is done in a thread: on
-    a machine with thousands of processes it takes many milliseconds.
+    Looks again until nothing is found, since processes fork while one kills them.
 
     Raises:
         BackendUnavailable: something outlived SIGKILL, or one cannot look.
     """
     loop = asyncio.get_running_loop()
-    found = await asyncio.to_thread(family.members, evidence)
+    found = family.members(await lookout.look(), evidence)
     if not found:
         return
     if grace_seconds > 0:
         evidence = await _signal(evidence, found, number, grace_seconds)
-        found = await asyncio.to_thread(family.members, evidence)
+        found = family.members(await lookout.look(), evidence)
     deadline = loop.time() + KILL_SECONDS
     while found:
         if loop.time() >= deadline:
             raise BackendUnavailable(f"these processes do not end even on SIGKILL: {_listed(found)}")
         evidence = await _signal(evidence, found, signal.SIGKILL, 1.0)
-        found = await asyncio.to_thread(family.members, evidence)
+        found = family.members(await lookout.look(), evidence)
 
 
 async def _signal(evidence: Evidence, found: list[Process], number: int, grace_seconds: float) -> Evidence:

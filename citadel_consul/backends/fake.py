@@ -54,7 +54,6 @@ class Life:
     launch: Launch
     handle: Handle
     exit: Exit | None = None
-    requested: bool = False
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -119,6 +118,7 @@ class FakeBackend:
         self._machine = machine
         self._sink: ExitSink | None = None
         self._watched: set[Instance] = set()
+        self._stopping: set[Instance] = set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -138,6 +138,8 @@ class FakeBackend:
         """See :meth:`Backend.start`."""
         instance = launch.instance
         behaviour = self._machine.behaviours.get(instance.service, Behaviour())
+        if instance in self._stopping:
+            await self.stop(instance, launch.stop_timeout_seconds)  # joins the stop, or finishes a cancelled one
         found = await self.adopt(launch)
         if isinstance(found, Unproven):
             raise BackendError(f"{instance}: {found.reason}")
@@ -160,8 +162,6 @@ class FakeBackend:
         if instance in self._machine.unproven:
             return Unproven(self._machine.unproven[instance])
         life = self._machine.lives.get(instance)
-        if life is not None and life.requested and life.exit is None:
-            await life.ended.wait()
         if life is None:
             return Gone()
         if life.exit is not None:
@@ -181,8 +181,8 @@ class FakeBackend:
         if life is None or life.exit is not None:
             return None
         self._watch(instance)
-        if not life.requested:
-            life.requested = True
+        if instance not in self._stopping:
+            self._stopping.add(instance)
             self._machine.note("stop", life)
         behaviour = self._machine.behaviours.get(instance.service, Behaviour())
         polite = not behaviour.ignores_stop and behaviour.stop_seconds <= timeout_seconds
@@ -207,6 +207,9 @@ class FakeBackend:
         self._machine.watch(instance, self._on_exit)
 
     def _on_exit(self, life: Life) -> None:
-        self._watched.discard(life.launch.instance)
+        instance = life.launch.instance
+        requested = instance in self._stopping
+        self._watched.discard(instance)
+        self._stopping.discard(instance)
         if self._sink is not None and life.exit is not None:
-            self._sink(InstanceExited(life.launch.instance, life.launch.generation, life.exit, life.requested))
+            self._sink(InstanceExited(instance, life.launch.generation, life.exit, requested))

@@ -16,8 +16,9 @@ A service is more than its main process: it forks workers, and some of those lea
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from citadel_consul.backends import procfs
@@ -44,56 +45,78 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at the process table, and how to look closer at a single process.
+    """One look at the processes of a machine.
 
-    ``ourselves`` is the process that looks; it and process 1 belong to no launch. An orphan is a child of one of
-    ``orphan_hosts``: process 1, or us or one of our ancestors as the parent of last resort.
+    ``ourselves`` is the process that looks; it and process 1 belong to no launch. ``markers`` are by process number;
+    ``outputs`` (device and inode of standard output and standard error) are known of orphans and session leaders.
     """
 
     table: Mapping[int, Process]
     ourselves: int
-    marker_of: Callable[[Process], str | None]
-    has_output: Callable[[Process, tuple[int, int]], bool]
+    markers: Mapping[int, str]
+    outputs: Mapping[int, frozenset[tuple[int, int]]]
 
-    @property
-    def orphan_hosts(self) -> frozenset[int]:
-        """Where orphans go."""
-        hosts = {1, self.ourselves}
-        process = self.table.get(self.ourselves)
-        while process is not None and process.parent not in hosts:
-            hosts.add(process.parent)
-            process = self.table.get(process.parent)
-        return frozenset(hosts)
+
+class Lookout:
+    """Looks at this machine for all who ask, without holding up the loop.
+
+    On a machine with thousands of processes a look takes many milliseconds, and fifty services that stop at once ask
+    for a hundred. Whoever asks gets a look that began after the question, so one look can answer many.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._begun = 0
+        self._last: tuple[int, Look] | None = None
+
+    async def look(self) -> Look:
+        """A look that is not older than the call. Raises ``BackendUnavailable`` when one cannot look."""
+        asked = self._begun
+        async with self._lock:
+            if self._last is None or self._last[0] <= asked:
+                self._begun += 1
+                self._last = self._begun, await asyncio.to_thread(look)
+            return self._last[1]
 
 
 def look() -> Look:
-    """Look at this machine."""
+    """Look at this machine now."""
+    table = {process.pid: process for process in procfs.processes()}
+    ourselves = os.getpid()
+    hosts = orphan_hosts(table, ourselves)
+    markers = {pid: procfs.variable(pid, MARKER) for pid in table}
+    close = [process.pid for process in table.values() if process.parent in hosts or process.pid == process.session]
     return Look(
-        table={process.pid: process for process in procfs.processes()},
-        ourselves=os.getpid(),
-        marker_of=lambda process: procfs.variable(process.pid, MARKER),
-        has_output=lambda process, file: procfs.writes_to(process.pid, *file),
+        table,
+        ourselves,
+        {pid: marker for pid, marker in markers.items() if marker},
+        {pid: procfs.outputs(pid) for pid in close},
     )
 
 
-def members(evidence: Evidence) -> list[Process]:
-    """The living processes of a launch on this machine, its main process among them. Never the caller."""
-    return select(look(), evidence)
+def orphan_hosts(table: Mapping[int, Process], ourselves: int) -> frozenset[int]:
+    """Where orphans go: process 1, us, or whichever of our ancestors is a parent of last resort."""
+    hosts = {1, ourselves}
+    process = table.get(ourselves)
+    while process is not None and process.parent not in hosts:
+        hosts.add(process.parent)
+        process = table.get(process.parent)
+    return frozenset(hosts)
 
 
-def select(seen: Look, evidence: Evidence) -> list[Process]:
-    """The pure part of :func:`members`."""
-    # A descendant is never older than what it descends from, which spares reading most environments.
+def members(seen: Look, evidence: Evidence) -> list[Process]:
+    """The living processes of a launch, its main process among them. Never who looks."""
+    # A descendant is never older than what it descends from.
     candidates = _since(seen, evidence.since_ticks)
     leader = _trusted_leader(candidates, evidence)
-    hosts = seen.orphan_hosts
+    hosts = orphan_hosts(seen.table, seen.ourselves)
     chosen = {
         process.pid
         for process in candidates.values()
         if (leader is not None and leader in (process.session, process.group))
         or process.identity in evidence.known
-        or seen.marker_of(process) == evidence.marker
-        or (process.parent in hosts and seen.has_output(process, evidence.log))
+        or seen.markers.get(process.pid) == evidence.marker
+        or (process.parent in hosts and evidence.log in seen.outputs.get(process.pid, ()))
     }
     _add_descendants(chosen, candidates.values())
     return [candidates[pid] for pid in sorted(chosen) if not candidates[pid].ended]
@@ -110,7 +133,7 @@ def main_process(seen: Look, evidence: Evidence) -> Process | None:
         for process in _since(seen, evidence.since_ticks).values()
         if process.pid == process.session
         and not process.ended
-        and (seen.marker_of(process) == evidence.marker or seen.has_output(process, evidence.log))
+        and (seen.markers.get(process.pid) == evidence.marker or evidence.log in seen.outputs.get(process.pid, ()))
     }
     roots = [process for process in leaders.values() if process.parent not in leaders]
     return min(roots, key=lambda process: (process.start_ticks, process.pid), default=None)
@@ -120,7 +143,7 @@ def by_place(seen: Look) -> dict[str, list[Process]]:
     """The processes that bear any marker, by its first part, which names the place of their record."""
     found: dict[str, list[Process]] = {}
     for process in _since(seen, 0).values():
-        marker = seen.marker_of(process)
+        marker = seen.markers.get(process.pid)
         if marker and not process.ended:
             found.setdefault(marker.partition("-")[0], []).append(process)
     return found

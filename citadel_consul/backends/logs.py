@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 _CHUNK = 64 * 1024
@@ -74,7 +74,7 @@ def tail(path: Path, lines: int) -> list[str]:
     return [*complete, _text(rest)][-lines:] if rest else complete
 
 
-async def follow(path: Path, lines: int = 0, poll_seconds: float = 0.2) -> AsyncIterator[str]:
+async def follow(path: Path, lines: int = 0, poll_seconds: float = 0.2) -> AsyncGenerator[str, None]:
     """The last ``lines`` lines of a log, and then each line as it is completed, for ever.
 
     The log need not exist yet. Rotation does not lose a line (but for those that the rotation itself lost), and a log

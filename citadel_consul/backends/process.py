@@ -82,12 +82,13 @@ class ProcessBackend:
         self._locks: defaultdict[Instance, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._strangers: dict[str, list[Process]] = {}
         self._tasks = asyncio.TaskGroup()
+        self._lookout = family.Lookout()
         self._unrotated: set[Instance] = set()
 
     async def __aenter__(self) -> Self:
         spawn.stop_ignoring_signals()
         self._boot_id = procfs.boot_id()
-        self._strangers = await asyncio.to_thread(lambda: family.by_place(family.look()))
+        self._strangers = family.by_place(await self._lookout.look())
         self._was_subreaper = reaper.is_subreaper()
         reaper.set_subreaper(True)
         await self._tasks.__aenter__()
@@ -215,7 +216,7 @@ class ProcessBackend:
         if record.swept:
             return record
         grace = min(self._leftover_grace_seconds, stop_timeout_seconds)
-        await ending.end_members(record.evidence, signal.Signals[record.stop_signal], grace)
+        await ending.end_members(self._lookout, record.evidence, signal.Signals[record.stop_signal], grace)
         finished = replace(record, swept=True)
         write_if_possible(self._journal, instance, finished)
         return finished
@@ -257,7 +258,7 @@ class ProcessBackend:
         if run.deadline is not None:
             grace = run.deadline - asyncio.get_running_loop().time()
         try:
-            await ending.end_members(run.evidence, run.stop_signal, grace)
+            await ending.end_members(self._lookout, run.evidence, run.stop_signal, grace)
         except BackendUnavailable as error:
             run.failure = f"{run.instance}: {error}"
         else:
@@ -292,7 +293,7 @@ class ProcessBackend:
         await self._settled(run)
 
     async def _note_members(self, run: Supervised) -> None:
-        found = await asyncio.to_thread(family.members, run.evidence)
+        found = family.members(await self._lookout.look(), run.evidence)
         run.known |= {process.identity for process in found}
 
     def _signal_group(self, run: Supervised) -> None:

@@ -7,13 +7,14 @@ gone and started twice.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from citadel_consul.backends.refusals import translated
+from citadel_consul.errors import BackendError
 
 _CHUNK = 64 * 1024
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -82,16 +83,16 @@ def variable(pid: int, name: str) -> str | None:
     return None
 
 
-def writes_to(pid: int, device: int, inode: int) -> bool:
-    """Whether the process has this file as its standard output or standard error."""
+def outputs(pid: int) -> frozenset[tuple[int, int]]:
+    """Device and inode of the files that are the standard output and standard error of a process."""
+    found = set()
     for descriptor in (1, 2):
         try:
             status = os.stat(f"/proc/{pid}/fd/{descriptor}")  # noqa: PTH116 – a Path costs more than the call
         except OSError:
             continue
-        if (status.st_dev, status.st_ino) == (device, inode):
-            return True
-    return False
+        found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
 
 
 def exists(pid: int) -> bool:
@@ -105,9 +106,13 @@ def exists(pid: int) -> bool:
     return True
 
 
+@functools.cache
 def boot_id() -> str:
     """A UUID that the kernel draws anew at each boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    content = _content("/proc/sys/kernel/random/boot_id")
+    if content is None:
+        raise BackendError("cannot read /proc/sys/kernel/random/boot_id: is /proc mounted?")
+    return content.decode().strip()
 
 
 def ticks_since_boot() -> int:

@@ -165,11 +165,13 @@ def _explained(program: Program, error: OSError) -> CitadelError:
     """Why an exec failed. The kernel gives one number for several reasons; tell them apart by looking again."""
     if can_pass(error):
         return translated(f"{program.instance}: backend.command", error)
-    if not Path(program.cwd).is_dir():
-        return BackendError(f"{program.instance}: backend.cwd: there is no folder {program.cwd!r}")
-    if error.filename == program.cwd:
-        whom = f" by user {program.account.name!r}" if program.account else ""
-        return BackendError(f"{program.instance}: backend.cwd: {program.cwd!r} cannot be entered{whom}")
+    if error.filename == program.cwd and program.command[0] != program.cwd:
+        why = (
+            f"there is no folder {program.cwd!r}"
+            if error.errno in (errno.ENOENT, errno.ENOTDIR)
+            else f"the agent may not enter {program.cwd!r}"
+        )
+        return BackendError(f"{program.instance}: backend.cwd: {why}")
     return BackendError(f"{program.instance}: backend.command: {_refusal(program, error)}")
 
 
@@ -192,4 +194,11 @@ def _refusal(program: Program, error: OSError) -> str:
 def _find(program: Program) -> Path | None:
     name = program.command[0]
     folders = [program.cwd] if "/" in name else program.env["PATH"].split(":")
-    return next((path for folder in folders if (path := Path(folder, name)).is_file()), None)
+    return next((path for folder in folders if _is_file(path := Path(folder, name))), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # below a folder that is closed to us
+        return False
