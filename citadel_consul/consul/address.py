@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
 
 from citadel_consul.errors import InvalidInput
 
@@ -17,8 +16,11 @@ Scheme = Literal["http", "https", "unix"]
 
 DEFAULT_PORT = 8500
 _SPELLINGS = "write host:port, http://host:port, https://host:port or unix:///path"
-_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
-_IPV6 = re.compile(r"[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?")
+_AUTHORITY = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9._~-]+)?)\]"
+    r"|(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?))"
+    r"(?::(?P<port>[^:]*))?"
+)
 _HEADER_SAFE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -93,33 +95,23 @@ def parse_address(text: str, place: str = "CONSUL_HTTP_ADDR") -> ConsulAddress:
 
 
 def _network_address(scheme: Scheme, rest: str, default_port: int, place: str) -> ConsulAddress:
-    parts = _split(rest, place)
     if "@" in rest:
         # Not quoted in the message: what stands before the @ is a secret.
         raise InvalidInput.at(place, "credentials do not belong in the address", "use CONSUL_HTTP_TOKEN")
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
+    authority = rest.removesuffix("/")
+    if any(mark in authority for mark in "/?#"):
         raise InvalidInput.at(place, f"nothing can follow host and port in {rest!r}", _SPELLINGS)
-    host = parts.hostname or ""
-    pattern = _IPV6 if ":" in host else _HOST
-    if not pattern.fullmatch(host):
-        raise InvalidInput.at(place, f"no host in {rest!r}", _SPELLINGS)
-    return ConsulAddress(scheme=scheme, host=host, port=_port(parts, rest, default_port, place))
+    parts = _AUTHORITY.fullmatch(authority)
+    if parts is None:
+        raise InvalidInput.at(place, f"no host and port in {rest!r}", _SPELLINGS)
+    host = parts["ipv6"] or parts["host"]
+    return ConsulAddress(scheme=scheme, host=host, port=_port(parts["port"], default_port, place))
 
 
-def _split(rest: str, place: str) -> SplitResult:
-    try:
-        return urlsplit(f"//{rest}")
-    except ValueError as error:
-        raise InvalidInput.at(place, f"cannot be read ({error})", _SPELLINGS) from None
-
-
-def _port(parts: SplitResult, rest: str, default_port: int, place: str) -> int:
-    if parts.netloc.endswith(":"):
-        raise InvalidInput.at(place, f"no port after the colon in {rest!r}", _SPELLINGS)
-    try:
-        port = parts.port
-    except ValueError:
-        port = 0
-    if port == 0:
-        raise InvalidInput.at(place, f"bad port in {rest!r}", "a port is a number from 1 to 65535")
-    return default_port if port is None else port
+def _port(text: str | None, default_port: int, place: str) -> int:
+    if text is None:
+        return default_port
+    port = int(text) if text.isascii() and text.isdecimal() and len(text) <= 5 else 0
+    if not 0 < port <= 65535:
+        raise InvalidInput.at(place, f"bad port {text!r}", "a port is a number from 1 to 65535")
+    return port

@@ -128,7 +128,7 @@ class Catalog(Endpoint):
 
     async def status_leader(self) -> str | None:
         """The address of the cluster's leader as this agent knows it; ``None`` while there is none."""
-        return str(await self._api.status.leader()) or None
+        return await self._read(_leader, "/v1/status/leader")
 
     async def event_fire(
         self,
@@ -140,8 +140,8 @@ class Catalog(Endpoint):
         tag: str | None = None,
     ) -> str:
         """Gossip a user event (payloads well under 512 bytes); returns its id. Filters are regular expressions."""
-        fired = await self._api.event.fire(name, payload, node=node, service=service, tag=tag)
-        return str(fired["ID"])
+        filters = [(key, value) for key, value in (("node", node), ("service", service), ("tag", tag)) if value]
+        return await self._write(_event_id, f"/v1/event/fire/{name}", filters, payload)
 
 
 def check_state(item: Mapping[str, Any]) -> CheckState:
@@ -191,6 +191,17 @@ def _each(read: Callable[[Mapping[str, Any]], T]) -> Callable[[Response], Indexe
         return Indexed(index_of(response), tuple([read(item) for item in document(response) or ()]))
 
     return decode
+
+
+def _event_id(response: Response) -> str:
+    return str(document(response)["ID"])
+
+
+def _leader(response: Response) -> str | None:
+    leader = document(response)
+    if not isinstance(leader, str):
+        raise TypeError("the leader's address is no string")
+    return leader or None
 
 
 def _tags_by_service(response: Response) -> Indexed[Mapping[str, tuple[str, ...]]]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from citadel_consul.consul.api import Indexed, blocking, document, index_of
 from citadel_consul.consul.transaction import Transactions, TxnOp, lock, unlock
 from citadel_consul.consul.transport import Response
-from citadel_consul.errors import Conflict, ConsulRefused
+from citadel_consul.errors import Conflict, ConsulRefused, ConsulUnavailable
 
 MAX_VALUE_BYTES: Final = 512 * 1024
 
@@ -95,17 +95,17 @@ class KV(Transactions):
             return await self._took_effect(lock(key, value, acquire))
         if release is not None:
             return await self._took_effect(unlock(key, value, release))
-        return bool(await self._api.kv.put(key, value, cas=cas))
+        return _verdict(await self._api.kv.put(key, value, cas=cas))
 
     async def kv_delete(self, key: str, *, cas: int | None = None) -> bool:
         """Delete ``key``; ``False`` only if ``cas`` is not its ``modify_index``. A key that is not there is fine."""
         check_key(key)
-        return bool(await self._api.kv.delete(key, cas=cas))
+        return _verdict(await self._api.kv.delete(key, cas=cas))
 
     async def kv_delete_prefix(self, prefix: str) -> None:
         """Delete every key below ``prefix``, which cannot be empty: that would be the whole store."""
         check_key(prefix)
-        await self._api.kv.delete(prefix, recurse=True)
+        _verdict(await self._api.kv.delete(prefix, recurse=True))
 
     async def _took_effect(self, operation: TxnOp) -> bool:
         try:
@@ -120,6 +120,12 @@ def check_key(key: str) -> None:
     segments = key.removesuffix("/").split("/")
     if any(segment in ("", ".", "..") for segment in segments):
         raise ValueError(f"not a key: {key!r}")
+
+
+def _verdict(answer: object) -> bool:
+    if isinstance(answer, bool):
+        return answer
+    raise ConsulUnavailable("a write was answered with neither true nor false, so not by Consul")
 
 
 def _path(key: str) -> str:

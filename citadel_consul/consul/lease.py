@@ -73,8 +73,9 @@ class TTLCheck:
 
 
 class Lease:
-    """The lock on ``key``, written with ``value`` (asked for anew if it is a function) while it is held. One task at a time acquires and keeps it.
+    """The lock on ``key``, written with ``value`` while it is held. One task at a time acquires and keeps it.
 
+    A ``value`` that is a function is asked anew each time that the lock is taken.
     ``lost`` is set from the moment it is known that the lock is gone until it is acquired again.
     ``session_ttl_seconds`` is at least 10, which is Consul's floor.
     """
@@ -159,7 +160,6 @@ class Lease:
                 await self._sleep(self._backoff.seconds(failures, error, self._jitter()))
         self._index = None
         self.lost.clear()
-        await self._bury_predecessors()
         return self._epoch
 
     async def keep(self) -> NoReturn:
@@ -168,7 +168,8 @@ class Lease:
         Without a renewal for the session's TTL the lock counts as gone, whatever Consul would say if it could be asked.
         """
         try:
-            async with asyncio.timeout(None) as deadline:
+            async with asyncio.timeout(self._left) as deadline:
+                await self._bury_predecessors()
                 await self._keep_while(deadline)
         except TimeoutError:
             self.lost.set()
@@ -218,6 +219,10 @@ class Lease:
         except (TimeoutError, CitadelError) as failure:
             log.warning("could not release %s: %s", self.key, failure)
 
+    @property
+    def _left(self) -> float:
+        return self._renewed_at + self._ttl - self._clock()
+
     async def _stand_by(self) -> None:
         """Have a living check and a living session: what it takes to be handed the lock within milliseconds."""
         if self._registered:
@@ -263,7 +268,7 @@ class Lease:
     async def _keep_while(self, deadline: asyncio.Timeout) -> NoReturn:
         failures = 0
         while True:
-            left = self._renewed_at + self._ttl - self._clock()
+            left = self._left
             deadline.reschedule(asyncio.get_running_loop().time() + left)
             try:
                 due = left - self._ttl * 2 / 3

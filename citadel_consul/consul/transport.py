@@ -5,7 +5,8 @@ it. What each status means:
 
 =====================  ==================================================================================
 401, 403               ``PermissionDenied``
-404, 409               left to the endpoint: a missing key is no error, a 409 is how a transaction says no
+404                    ``NotFound``; that of a GET is left to the endpoint, because a missing key is no error
+409                    left to the endpoint: it is how a transaction says no
 408, 429, 5xx          ``ConsulUnavailable`` (Consul answers 500 when it has no cluster leader)
 any other 3xx or 4xx   ``ConsulRefused``
 no answer in time      ``ConsulUnavailable``
@@ -143,7 +144,7 @@ class HttpxTransport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 h
         query = list(params or ())
         response = await self._exchange(method, path, query, data or b"", headers)
         what = f"{method} {path}"
-        error = _error_of(response, what)
+        error = _error_of(response, method, what)
         if error is not None:
             raise error
         try:
@@ -248,11 +249,13 @@ def _ssl_context(address: ConsulAddress) -> ssl.SSLContext:
     return context
 
 
-def _error_of(response: Response, what: str) -> CitadelError | None:
+def _error_of(response: Response, method: str, what: str) -> CitadelError | None:
     status = response.code
-    if status < 300 or status in (404, 409):
+    if status < 300 or status == 409 or (status == 404 and method == "GET"):
         return None
     message = f"{what}: Consul answered {status}: {_said(response)}"
+    if status == 404:
+        return NotFound(message)
     if status in (401, 403):
         return PermissionDenied(message, status)
     if status in (408, 429) or status >= 500:
@@ -261,7 +264,7 @@ def _error_of(response: Response, what: str) -> CitadelError | None:
 
 
 def _translated(failure: base.ConsulException, response: Response, what: str) -> CitadelError:
-    """What a callback of python-consul2 raised: only 404 and 409 reach one, see ``_error_of``."""
+    """What a callback raised about a 404 or a 409, the only ones to reach one."""
     message = f"{what}: Consul answered {response.code}: {_said(response)}"
     return NotFound(message) if isinstance(failure, base.NotFound) else ConsulRefused(message, response.code)
 

@@ -3,7 +3,7 @@
 What a caller wants to know is 'this is how it is now' each time it changes, and 'I cannot see it any more' once. What
 Consul offers is a long poll with rules of its own, which are kept here and nowhere else:
 
-- the index may go backwards (restored snapshot, deleted key, upgrade): start over without one, or miss changes for ever;
+- the index may go backwards (restored snapshot, deleted key, upgrade): start over, or miss changes for ever;
 - an index below 1 does not block, so it is never sent;
 - a return does not prove a change: the same index again is not worth a word;
 - a thousand watchers that lost the same server must not come back in the same millisecond;
@@ -49,7 +49,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How long to wait before attempt ``n`` (from 1): half of an exponential step, plus a random share of the other half.
+    """How long to wait before the next attempt: half of an exponential step, and a random share of its other half.
 
     An error that time does not heal (a refused token) waits as long as it gets from the start.
     """
@@ -58,12 +58,15 @@ class Backoff:
     longest_seconds: float = 10.0
 
     def seconds(self, attempt: int, error: CitadelError, draw: float) -> float:
-        """``draw`` is a random number of [0, 1)."""
+        """The wait after ``attempt`` failures (from 1); ``draw`` is a random number of [0, 1)."""
         # The exponent is bounded because a float is not: an outage of hours has thousands of attempts.
         step = self.first_seconds * 2.0 ** min(attempt - 1, 32)
         if not isinstance(error, TemporaryError):
             step = self.longest_seconds
         return min(step, self.longest_seconds) * (1 + draw) / 2
+
+
+_BACKOFF: Final = Backoff()
 
 
 @dataclass(slots=True)
@@ -97,7 +100,7 @@ async def watch(
     fetch: Fetch[T],
     *,
     wait_seconds: float = WAIT_SECONDS,
-    backoff: Backoff = Backoff(),  # frozen
+    backoff: Backoff = _BACKOFF,
     jitter: Callable[[], float] = random.random,
     clock: Callable[[], float] = time.monotonic,
     sleep: Sleep = asyncio.sleep,
@@ -111,6 +114,7 @@ async def watch(
     """
     throttle = Throttle()
     index: int | None = None
+    seen = 0
     restarted = False
     failures = 0
     failure: type[CitadelError] | None = None
@@ -126,10 +130,10 @@ async def watch(
             await sleep(backoff.seconds(failures, error, jitter()))
             continue
         failures, failure = 0, None
-        sent, index = index, next_index(index, answer.index)
-        if index is None:
-            restarted = True
-        elif index != sent:
+        # Also across an outage, where there was no index to send: that is how a restored snapshot comes back.
+        restarted = restarted or answer.index < seen
+        sent, index, seen = index, next_index(index, answer.index), answer.index
+        if index is not None and index != sent:
             yield Fresh(index, answer.value, restarted)
             restarted = False
         delay = throttle.delay(clock())
