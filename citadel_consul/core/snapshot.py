@@ -89,16 +89,20 @@ class Snapshot:
         return not self.is_alive(instance) and (desired is None or not desired.run)
 
     def meets(self, instance: Instance, condition: Condition) -> bool:
-        """Whether an instance is now what an edge with ``condition`` asks of it."""
+        """Whether an instance is now what an edge with ``condition`` asks of it.
+
+        What was observed of an older generation is no answer: a oneshot that is to run again had completed before.
+        """
         observed, desired = self.observed.get(instance), self.desired.get(instance)
-        if observed is None or desired is None or not desired.run:
+        if observed is None or desired is None or not desired.run or observed.generation < desired.generation:
             return False
         if condition is Condition.COMPLETED:
             return observed.phase is Phase.COMPLETED
         if condition is Condition.STARTED:
             return observed.phase in (Phase.STARTING, Phase.READY, Phase.COMPLETED)
         if observed.phase is Phase.COMPLETED:
-            return self.specs[instance.service].oneshot
+            spec = self.specs.get(instance.service)  # None: pruned while an operation still works on it
+            return spec is not None and spec.oneshot
         return observed.phase is Phase.READY and self.checks.get(instance) not in (
             CheckStatus.CRITICAL,
             CheckStatus.MAINTENANCE,
@@ -112,11 +116,14 @@ class Snapshot:
         """Whether ``edge`` still holds when all of ``gone`` is down; what has completed need not stay."""
         return edge.condition is Condition.COMPLETED or self._enough(edge, gone)
 
+    def needed(self, edge: Edge) -> int:
+        """How many instances of the dependency have to be what ``edge`` asks for; 0 if there are none at all."""
+        count = len(self.instances(edge.dependency))
+        return count if edge.min_instances is None else min(edge.min_instances, count)
+
     def _enough(self, edge: Edge, gone: Collection[Instance]) -> bool:
-        instances = self.instances(edge.dependency)
-        needed = len(instances) if edge.min_instances is None else min(edge.min_instances, len(instances))
-        met = sum(self.meets(i, edge.condition) for i in instances if i not in gone)
-        return 0 < needed <= met
+        met = sum(self.meets(i, edge.condition) for i in self.instances(edge.dependency) if i not in gone)
+        return 0 < self.needed(edge) <= met
 
     def start_timeout(self, service: str) -> float:
         spec = self.specs.get(service)

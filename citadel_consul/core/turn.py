@@ -38,13 +38,19 @@ class Turn:
         self, instance: Instance, operation: Operation, *, run: bool, reason: str, grace_seconds: float | None = None
     ) -> int:
         """Give ``instance`` a new desired state; returns its generation."""
-        before = self.snapshot.desired.get(instance)
-        generation = 1 if before is None else before.generation + 1
+        generation = self.next_generation(instance)
         self.set_desired(
             instance,
             Desired(run, generation, operation.id, reason, wanted=run, grace_seconds=grace_seconds),
         )
         return generation
+
+    def next_generation(self, instance: Instance) -> int:
+        """The number for a new order; what the agent remembers counts too, since ``Desired`` can be deleted."""
+        desired, observed = self.snapshot.desired.get(instance), self.snapshot.observed.get(instance)
+        return 1 + max(
+            desired.generation if desired is not None else 0, observed.generation if observed is not None else 0
+        )
 
     def set_desired(self, instance: Instance, desired: Desired) -> None:
         """Write ``desired`` and let the rest of the turn see it."""
