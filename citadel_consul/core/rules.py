@@ -27,10 +27,13 @@ def unmet_edges(snapshot: Snapshot, service: str, steps: Mapping[str, list[Step]
 
 
 def is_hopeless(snapshot: Snapshot, edge: Edge, steps: Mapping[str, list[Step]]) -> bool:
-    """Whether nothing that is under way can still make ``edge`` hold."""
-    if any(not step.ended for step in steps.get(edge.dependency, ())):
-        return False
-    return not any(snapshot.is_alive(i) for i in snapshot.instances(edge.dependency))
+    """Whether nothing that is under way can still make ``edge`` hold: too few of its instances run or will."""
+    pending = {step.instance for step in steps.get(edge.dependency, ()) if not step.ended}
+    hopeful = sum(
+        i in pending or snapshot.is_alive(i) or snapshot.meets(i, edge.condition)
+        for i in snapshot.instances(edge.dependency)
+    )
+    return hopeful < max(1, snapshot.needed(edge))
 
 
 def holding_up(
