@@ -84,7 +84,8 @@ def running_dependents(snapshot: Snapshot, targets: Iterable[Instance]) -> tuple
 
 def _plan_startup(snapshot: Snapshot, targets: tuple[Instance, ...]) -> Plan:
     asked = {i.service for i in targets}
-    needed = snapshot.graph.with_dependencies(asked, lambda edge: edge.needed_to_start) - asked
+    direct = {e.dependency for s in asked for e in snapshot.graph.dependencies(s) if e.needed_to_start}
+    needed = snapshot.graph.with_dependencies(direct, lambda edge: edge.needed_to_start)
     below = [i for service in needed for i in snapshot.instances(service)]
     return Plan(tuple(_step(i, StepAction.START) for i in _in_start_order(snapshot, [*targets, *below])))
 
