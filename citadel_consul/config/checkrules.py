@@ -12,6 +12,7 @@ from citadel_consul.core.model import CheckKind
 KINDS = tuple(kind.value for kind in CheckKind)
 HTTP_ONLY = ("method", "headers", "tls_skip_verify")
 NOT_FOR_TTL = ("interval", "timeout", "success_before_passing", "failures_before_critical")
+_KNOWN = {*KINDS, *HTTP_ONLY, *NOT_FOR_TTL, "name"}
 
 
 def check_findings(service: ServiceOutline) -> Iterator[Finding]:
@@ -25,7 +26,8 @@ def check_findings(service: ServiceOutline) -> Iterator[Finding]:
         path = (*base, index)
         kinds = [kind for kind in KINDS if kind in check]
         if len(kinds) != 1:
-            yield _kinds_finding(path, kinds)
+            if kinds or check.keys() <= _KNOWN:  # an unknown key is reported, and is likely a kind misspelt
+                yield _kinds_finding(path, kinds)
             continue
         yield from _field_findings(path, kinds[0], check)
         name = check.get("name", kinds[0])

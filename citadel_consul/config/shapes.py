@@ -54,7 +54,7 @@ def _finding(model: type[BaseModel], details: Mapping[str, typing.Any]) -> Findi
     if kind == "too_short":
         return Finding(path, "is empty", "give it at least one entry")
     if kind == "too_long":
-        return Finding(path, f"has {context['actual_length']} entries", f"use {context['max_length']} or less")
+        return Finding(path, "has too many entries", f"use {context['max_length']} or less")
     if kind in {"greater_than_equal", "less_than_equal"}:
         return _bound_finding(path, value, context)
     return Finding(path, str(details["msg"]), "")

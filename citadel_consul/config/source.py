@@ -54,7 +54,10 @@ class Document:
         """The findings as problems with places, each once, from the top of the file to its end."""
         lined = [(finding.line or self.line(finding.path), finding) for finding in findings]
         lined.sort(key=lambda pair: pair[0])
-        return list(dict.fromkeys(_problem(self.name, line, finding) for line, finding in lined))
+        once: dict[tuple[str, str], Problem] = {}  # one mistake in the defaults is found in every service
+        for problem in (_problem(self.name, line, finding) for line, finding in lined):
+            once.setdefault((problem.place, problem.message), problem)
+        return list(once.values())
 
 
 def read_file(path: FilePath) -> str:

@@ -47,7 +47,7 @@ def _required(service: ServiceOutline) -> Iterator[Finding]:
         if field not in service.data:
             yield Finding(at(service, field), "is missing, here and in the defaults", f"add `{example}`")
     backend = service.data.get("backend")
-    if isinstance(backend, dict) and "command" not in backend:
+    if isinstance(backend, dict) and "command" not in backend and backend.get("kind", "process") == "process":
         yield Finding(at(service, "backend", "command"), "is missing: nothing to run", "add `command: [program]`")
 
 

@@ -26,7 +26,7 @@ MAX_NODES = 500_000
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?[0-9]{1,18}|0o[0-7]{1,18}|0x[0-9a-fA-F]{1,15}")
-_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
 _STANDARD_TAG = "tag:yaml.org,2002:"
 _LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
@@ -45,7 +45,10 @@ class WrittenFloat(float):
 
 @dataclass(slots=True)
 class Node:
-    """Anything in the tree. ``size`` and ``height`` count the node and all that is below it, aliases followed."""
+    """Anything in the tree, aliases followed.
+
+    ``size`` counts the node and all nodes below it, ``height`` the levels of mappings and sequences.
+    """
 
     line: int
     size: int = field(default=1, init=False)
@@ -60,6 +63,9 @@ class Scalar(Node):
     data: object
     plain: bool = False
     broken: bool = False
+
+    def __post_init__(self) -> None:
+        self.height = 0
 
 
 @dataclass(slots=True)
@@ -134,7 +140,7 @@ class _Composer:
                 self._check_tag(event, "seq" if isinstance(event, yaml.SequenceStartEvent) else "map", line)
                 node = Sequence(line) if isinstance(event, yaml.SequenceStartEvent) else Mapping(line)
                 self._frames.append(_Frame(node, event.anchor))
-                self._check_bounds(1, 1, line)
+                self._check_bounds(0, 1, line)
             case yaml.CollectionEndEvent():
                 frame = self._frames.pop()
                 self._apply_merges(frame)
