@@ -16,9 +16,13 @@ from citadel_consul.errors import ConsulUnavailable, NotFound
 
 @dataclass(frozen=True, slots=True)
 class AgentSelf:
-    """The agent that answers. ``config`` is its running configuration (``DebugConfig``), which has no contract."""
+    """The agent that answers. ``config`` is its running configuration (``DebugConfig``), which has no contract.
+
+    ``address`` is the one that it tells the other members.
+    """
 
     node: str
+    address: str
     datacenter: str
     version: str
     server: bool
@@ -117,6 +121,7 @@ def _agent_self(response: Response) -> AgentSelf:
     config = answer["Config"]
     return AgentSelf(
         node=config["NodeName"],
+        address=answer["Member"]["Addr"],
         datacenter=config["Datacenter"],
         version=config["Version"],
         server=config["Server"],

@@ -1,0 +1,110 @@
+"""Putting the parts of a running process together: orchestrator with its API, node agent with its backend."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from citadel_consul.agent.agent import AgentConfig, NodeAgent
+from citadel_consul.api.app import create_app
+from citadel_consul.api.server import bind, serve
+from citadel_consul.backends.process import ProcessBackend
+from citadel_consul.cli.invocation import defaults_of
+from citadel_consul.config.settings import Settings
+from citadel_consul.consul.client import ConsulClient
+from citadel_consul.core.model import ServiceSpec
+from citadel_consul.errors import InvalidInput, Refused
+from citadel_consul.orchestrator.orchestrator import Orchestrator, OrchestratorConfig
+from citadel_consul.rendering.definition import render_definition
+from citadel_consul.rendering.expansion import expand
+from citadel_consul.rendering.registration import to_agent_api
+from citadel_consul.rendering.scope import NodeContext
+
+UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared with, not bound to
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process is: its stack, node, address and Consul as the services of the node reach it."""
+
+    stack: str
+    node: str
+    address: str
+    consul_http_addr: str
+
+
+async def run_orchestrator(client: ConsulClient, settings: Settings, place: Place) -> None:
+    """Bind the API, then stand by and lead, until cancelled."""
+    listen = settings.api.bind
+    listener = bind(listen.host, listen.port)
+    with listener:
+        port = listener.getsockname()[1]
+        host = place.address if listen.host in UNSPECIFIED else listen.host
+        config = OrchestratorConfig(
+            stack=place.stack,
+            node=place.node,
+            api=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            defaults=defaults_of(settings),
+            check_ttl_seconds=settings.leader_check_ttl_seconds,
+            session_ttl_seconds=settings.session_ttl_seconds,
+        )
+        orchestrator = Orchestrator(client, config)
+        app = create_app(client, orchestrator, metrics_enabled=settings.metrics_enabled)
+        async with asyncio.TaskGroup() as group:
+            leading = group.create_task(orchestrator.run())
+            serving = group.create_task(serve(app, listener, cert=settings.api.tls_cert, key=settings.api.tls_key))
+            try:
+                await leading
+            finally:  # give the lock back first: who is refused a connection must not find it still held
+                serving.cancel()
+
+
+@asynccontextmanager
+async def node_agent(client: ConsulClient, settings: Settings, place: Place) -> AsyncIterator[NodeAgent]:
+    """The node agent of a node with its process backend; there is one for a node and a state folder."""
+    folder = settings.state_dir / place.stack / place.node
+    with only_one(folder / "agent.lock", f"node agent for node {place.node!r} of stack {place.stack!r}"):
+        directories = (settings.template_dir,) if settings.template_dir is not None else ()
+        context = NodeContext(
+            place.node,
+            place.address,
+            place.stack,
+            data_root=str((folder / "data").absolute()),
+            consul_http_addr=place.consul_http_addr,
+        )
+
+        def render(spec: ServiceSpec, status: str) -> dict[str, object]:
+            return to_agent_api(render_definition(spec, context, directories), status)
+
+        config = AgentConfig(
+            stack=place.stack,
+            node=place.node,
+            address=place.address,
+            stop_timeout_seconds=settings.shutdown_timeout_seconds,
+        )
+        async with ProcessBackend(settings.state_dir, place.stack) as backend:
+            yield NodeAgent(client, config, backend, expand=lambda spec: expand(spec, context), render=render)
+
+
+@contextmanager
+def only_one(path: Path, what: str) -> Iterator[None]:
+    """Hold a file lock for the time of the block. Raises Refused if another process holds it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        remedy = "choose another folder with CITADEL_STATE_DIR, or give this user the right to write there"
+        raise InvalidInput.at("setting state_dir", f"{path.parent}: {error.strerror}", remedy) from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(f"another {what} runs on this machine: there is one for a node ({path} is locked)") from None
+        yield
+    finally:
+        os.close(descriptor)

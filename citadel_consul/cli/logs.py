@@ -1,0 +1,72 @@
+"""logs: what a service of this machine wrote."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from citadel_consul.cli.invocation import Invocation, command_options, run
+from citadel_consul.errors import InvalidInput
+
+
+@click.command(epilog="Example: citadel logs api-gateway -f -n 50")
+@click.argument("service", metavar="SERVICE[@NODE]")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+@click.option("-n", "--lines", default=100, show_default=True, type=click.IntRange(min=0), help="How many lines back.")
+@click.option("--state-dir", type=click.Path(path_type=Path), help="The node agent's folder, if it is another one.")
+@command_options
+def logs(invocation: Invocation, service: str, follow: bool, lines: int, state_dir: Path | None) -> None:
+    """Show the output of a service that runs on this machine."""
+    run(_logs(invocation, service, lines, state_dir, follow=follow))
+
+
+async def _logs(invocation: Invocation, target: str, lines: int, state_dir: Path | None, *, follow: bool) -> None:
+    from citadel_consul.backends.logs import follow as follow_file
+    from citadel_consul.backends.logs import tail
+
+    paths = await _paths(invocation, target, state_dir)
+    if not follow:
+        for node, path in paths.items():
+            for line in tail(path, lines):
+                click.echo(_labelled(node, line, paths))
+        return
+    async with asyncio.TaskGroup() as group:
+        for node, path in paths.items():
+
+            async def show(node: str = node, path: Path = path) -> None:
+                async for line in follow_file(path, lines):
+                    click.echo(_labelled(node, line, paths))
+
+            group.create_task(show())
+
+
+async def _paths(invocation: Invocation, target: str, state_dir: Path | None) -> dict[str, Path]:
+    """The log files of the service on this machine, by node."""
+    from citadel_consul.backends.logs import log_path
+    from citadel_consul.cli.devstack import default_data_dir
+    from citadel_consul.store.reading import read_state
+
+    service, _, only = target.partition("@")
+    async with invocation.consul() as client:
+        stack = await invocation.stack(client)
+        snapshot = (await read_state(client, stack, invocation.defaults)).snapshot()
+    if service not in snapshot.specs:
+        raise InvalidInput.at("", f"stack {stack!r} has no service {service!r}", "citadel services lists them")
+    folders = [state_dir] if state_dir else [invocation.settings.state_dir, default_data_dir(stack) / "state"]
+    nodes = [node for node in snapshot.specs[service].nodes if only in ("", node)]
+    found = {
+        node: path
+        for node in nodes
+        for folder in reversed(folders)
+        if (path := log_path(folder, stack, node, service)).exists()
+    }
+    if not found:
+        places = ", ".join(str(log_path(folder, stack, node, service)) for folder in folders for node in nodes)
+        raise InvalidInput.at("", f"{target} has no output on this machine", f"looked for {places}; see --state-dir")
+    return found
+
+
+def _labelled(node: str, line: str, paths: dict[str, Path]) -> str:
+    return f"{node}: {line}" if len(paths) > 1 else line

@@ -1,0 +1,157 @@
+"""``citadel``: the entry, the list of commands, and what an error means for the exit status.
+
+Commands are imported when they are called, so that ``citadel --help`` does not pay for Consul, Jinja and the API.
+Exit status: 0 done, 1 the operation failed, 2 bad input, 3 Consul unreachable or no leader in time, 4 refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from citadel_consul.errors import (
+    BackendUnavailable,
+    CitadelError,
+    Conflict,
+    ConsulRefused,
+    ConsulUnavailable,
+    InvalidInput,
+    NoLeader,
+    OperationFailed,
+    Refused,
+)
+
+DONE, FAILED, BAD_INPUT, UNREACHABLE, REFUSED = range(5)
+
+# name: (module, attribute, help). The help stands here as well, so that the list needs no import.
+COMMANDS: Mapping[str, tuple[str, str, str]] = {
+    "up": ("operate", "up", "Start services, and what they need, in dependency order."),
+    "down": ("operate", "down", "Stop services in reverse dependency order."),
+    "restart": ("operate", "restart", "Restart services in place, or with their dependents."),
+    "recover": ("operate", "recover", "Recover what is broken of a service, and tell its dependents."),
+    "status": ("inspect", "status", "Show the stack: leader, services, what is wrong."),
+    "services": ("inspect", "services", "List the services with endpoints, dependencies and order."),
+    "health": ("inspect", "health", "Show the health of each service."),
+    "deps": ("deps", "deps", "Show or change the dependency graph."),
+    "plan": ("plan", "plan", "Show what an operation would do, and in which order."),
+    "ops": ("ops", "ops", "List, show or cancel operations."),
+    "events": ("events", "events", "Show what happened: who, what and why."),
+    "logs": ("logs", "logs", "Show the output of a service that runs on this machine."),
+    "apply": ("stackfile", "apply", "Write a stack file into Consul."),
+    "validate": ("stackfile", "validate", "Check a stack file."),
+    "schema": ("stackfile", "schema", "Print the JSON Schema of the stack file."),
+    "render": ("render", "render", "Print the Consul service definitions of a stack."),
+    "config": ("config", "config", "Show each setting, its value, and where it came from."),
+    "version": ("version", "version", "Show the versions of citadel and Consul."),
+    "orchestrator": ("run", "orchestrator", "Run an orchestrator: stand by, and lead when it is its turn."),
+    "agent": ("run", "agent", "Run the node agent of this machine."),
+    "dev": ("dev", "dev", "Run Consul, orchestrator, agents and a stack on this machine."),
+    "completion": ("completion", "completion", "Print the shell completion script."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        found = COMMANDS.get(cmd_name)
+        if found is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"citadel_consul.cli.{found[0]}"), found[1])
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"{error.format_message()}{hint}", ctx) from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit status: 0 done, 1 the operation failed, 2 bad input, 3 Consul unreachable or no leader, 4 refused.",
+)
+def citadel() -> None:
+    """Start, stop, watch and recover the services of a stack, over Consul.
+
+    Example: citadel apply stack.yaml && citadel up && citadel status
+    """
+
+
+def exit_status(error: CitadelError) -> int:
+    """The exit status that says what kind of failure it was."""
+    if isinstance(error, InvalidInput):
+        return BAD_INPUT
+    if isinstance(error, ConsulUnavailable | NoLeader | BackendUnavailable):
+        return UNREACHABLE
+    if isinstance(error, Refused | ConsulRefused | Conflict):
+        return REFUSED
+    return FAILED
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        citadel.main(standalone_mode=False, prog_name="citadel")
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(BAD_INPUT)
+    except CitadelError as error:
+        _say(error)
+        sys.exit(exit_status(error))
+    except BaseExceptionGroup as group:
+        sys.exit(_exit_with(group))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone, e.g. `citadel events | head`
+        sys.exit(DONE)
+
+
+def _exit_with(group: BaseExceptionGroup[BaseException]) -> int:
+    """Say what a group of tasks failed of; anything but our own errors is a bug and keeps its traceback."""
+    known, unknown = group.split(CitadelError)
+    if unknown is not None:
+        if all(isinstance(e, KeyboardInterrupt) for e in _leaves(unknown)):
+            return 130
+        raise unknown
+    errors = [e for e in _leaves(known) if isinstance(e, CitadelError)] if known is not None else []
+    for error in errors:
+        _say(error)
+    return max((exit_status(error) for error in errors), default=FAILED)
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
+
+
+def _say(error: CitadelError) -> None:
+    label = "failed" if isinstance(error, OperationFailed) else "error"
+    for line in str(error).splitlines() or [type(error).__name__]:
+        click.echo(f"{label}: {line}", err=True)

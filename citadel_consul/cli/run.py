@@ -1,0 +1,118 @@
+"""orchestrator, agent: the long-running processes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from citadel_consul.cli.invocation import Invocation, consul_address, settings_options
+
+if TYPE_CHECKING:
+    from citadel_consul.config.settings import Settings
+    from citadel_consul.consul.client import ConsulClient
+
+
+@click.command(epilog="Example: citadel orchestrator --config /opt/citadel/config/orchestrator.yaml")
+@click.option("--node", help="Name of this node in the stack file; default: the host name's first label.")
+@click.option("--node-address", metavar="HOST", help="Address at which other nodes reach this one.")
+@click.option("--api-bind", metavar="HOST:PORT", help="Where the HTTP API listens; default: 127.0.0.1:8000.")
+@click.option("--api-allow-insecure-bind", is_flag=True, default=None, help="Allow it beyond loopback without TLS.")
+@click.option("--debug", is_flag=True, help="Log everything, the libraries included.")
+@click.option("--verbose", is_flag=True, help="Log at level INFO whatever the settings say.")
+@settings_options("node", "node_address", "api_bind", "api_allow_insecure_bind")
+def orchestrator(invocation: Invocation, debug: bool, verbose: bool) -> None:
+    """Run an orchestrator: it stands by, leads when it is its turn, and serves the HTTP API either way.
+
+    Run one on each of several nodes; whichever leads, all answer.
+    """
+    configure_logs(invocation.settings, debug=debug, verbose=verbose)
+    run_until_signal(_orchestrator(invocation))
+
+
+@click.command(epilog="Example: citadel agent --node hx-orc-01 --stack ai-platform")
+@click.option("--node", help="Name of this node in the stack file; default: the host name's first label.")
+@click.option("--node-address", metavar="HOST", help="Address at which other nodes reach this one.")
+@click.option("--state-dir", metavar="DIR", help="Folder of records, logs and data of this node.")
+@click.option("--debug", is_flag=True, help="Log everything, the libraries included.")
+@click.option("--verbose", is_flag=True, help="Log at level INFO whatever the settings say.")
+@settings_options("node", "node_address", "state_dir")
+def agent(invocation: Invocation, debug: bool, verbose: bool) -> None:
+    """Run the node agent: it starts, watches and stops the services of this node. One for each node.
+
+    Ending the agent ends no service; the next agent finds them and goes on.
+    """
+    configure_logs(invocation.settings, debug=debug, verbose=verbose)
+    run_until_signal(_agent(invocation))
+
+
+def configure_logs(settings: Settings, *, debug: bool, verbose: bool) -> None:
+    """Set up the log as settings and flags say."""
+    from citadel_consul.telemetry.logs import configure
+
+    level = "DEBUG" if debug else "INFO" if verbose else str(settings.log_level)
+    configure(level, str(settings.log_format))
+
+
+def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
+    """Run ``work``; SIGTERM and SIGINT cancel it, which ends it in order."""
+
+    async def supervised() -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(work)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, task.cancel)
+        try:
+            await task
+        except asyncio.CancelledError:
+            return
+
+    asyncio.run(supervised())
+
+
+async def _orchestrator(invocation: Invocation) -> None:
+    from citadel_consul.cli.assembly import Place, run_orchestrator
+
+    settings = invocation.settings
+    async with invocation.consul() as client:
+        address = await node_address(client, settings)
+        place = Place(await invocation.stack(client), settings.node, address, local_consul(settings))
+        await run_orchestrator(client, settings, place)
+
+
+async def _agent(invocation: Invocation) -> None:
+    from citadel_consul.cli.assembly import Place, node_agent
+
+    settings = invocation.settings
+    async with invocation.consul() as client:
+        address = await node_address(client, settings)
+        place = Place(await invocation.stack(client), settings.node, address, local_consul(settings))
+        async with node_agent(client, settings, place) as running:
+            await running.run()
+
+
+async def node_address(client: ConsulClient, settings: Settings) -> str:
+    """At which address others reach this node: the setting, or what the local Consul agent says of itself.
+
+    Waits for Consul: at the boot of a machine it may come up after us.
+    """
+    from citadel_consul.errors import ConsulUnavailable
+
+    if settings.node_address is not None:
+        return settings.node_address
+    while True:
+        try:
+            me = await client.agent_self()
+        except ConsulUnavailable as error:
+            click.echo(f"waiting for Consul: {error}", err=True)
+            await asyncio.sleep(1.0)
+        else:
+            return me.address
+
+
+def local_consul(settings: Settings) -> str:
+    """``CONSUL_HTTP_ADDR`` for services: an address, and never a secret."""
+    return str(consul_address(settings))

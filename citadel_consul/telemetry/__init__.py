@@ -1,0 +1,1 @@
+"""What citadel says of itself: logs and metrics."""
