@@ -110,7 +110,7 @@ class Catalog(Endpoint):
     async def catalog_services(
         self, index: int | None = None, wait_seconds: float | None = None
     ) -> Indexed[Mapping[str, tuple[str, ...]]]:
-        """The name of every service, with all tags that any of its instances has."""
+        """The name of every service, with all tags that any of its instances has, sorted (Consul has no order)."""
         return await self._read(_tags_by_service, "/v1/catalog/services", blocking(index, wait_seconds))
 
     async def catalog_nodes(
@@ -205,5 +205,5 @@ def _leader(response: Response) -> str | None:
 
 
 def _tags_by_service(response: Response) -> Indexed[Mapping[str, tuple[str, ...]]]:
-    tags = {name: tuple(values or ()) for name, values in document(response).items()}
+    tags = {name: tuple(sorted(values or ())) for name, values in document(response).items()}
     return Indexed(index_of(response), tags)

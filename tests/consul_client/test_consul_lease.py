@@ -1,0 +1,351 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, NoReturn
+
+import pytest
+from consul_process import ConsulProcess, ConsulSpace
+
+from citadel_consul.consul.address import parse_address
+from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.lease import Lease, TTLCheck
+from citadel_consul.consul.transaction import check_session, set_key
+from citadel_consul.errors import ConsulUnavailable, LeadershipLost
+
+pytestmark = pytest.mark.consul
+
+LONG = 60.0
+SHORT = 0.5
+
+
+def lease_of(client: ConsulClient, key: str, name: str, check_ttl_seconds: float = LONG) -> Lease:
+    return Lease(client, key, name.encode(), TTLCheck("holder", f"holder-{name}", check_ttl_seconds))
+
+
+@asynccontextmanager
+async def waiting(lease: Lease) -> AsyncIterator[asyncio.Task[int]]:
+    """The lease being acquired in the background, seen to be in the queue."""
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(lease.acquire())
+        async with asyncio.timeout(10):
+            while lease.renewed_at == float("-inf"):  # noqa: ASYNC110  # it is another process that is waited for
+                await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
+        yield task
+        task.cancel()
+
+
+async def test_a_free_lock_is_taken_and_its_epoch_is_the_index_of_the_write(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    lease = lease_of(client, consul.prefix + "leader", "a")
+    with pytest.raises(LeadershipLost):
+        _ = lease.epoch
+    async with lease:
+        epoch = await lease.acquire()
+        entry = await client.kv_get(lease.key)
+        assert entry is not None
+        assert (entry.session, entry.value, entry.modify_index) == (lease.session, b"a", epoch)
+        assert lease.held
+        assert lease.epoch == epoch
+        info = await client.session_info(lease.session)
+        assert info is not None
+        assert (info.node_checks, info.service_checks) == (("serfHealth",), (lease.check_id,))
+        assert (info.lock_delay_seconds, info.ttl, info.behavior) == (0.0, "10000ms", "release")
+        await client.transact([check_session(lease.key, lease.session), set_key(consul.prefix + "x", b"")])
+
+
+async def test_leaving_gives_the_lock_back_before_it_ends_the_session_and_takes_the_service_out(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    lease = lease_of(client, consul.prefix + "leader", "a")
+    async with lease:
+        epoch = await lease.acquire()
+        session = lease.session
+    entry = await client.kv_get(lease.key)
+    assert entry is not None
+    # Written, and not merely let go of by the end of the session.
+    assert (entry.session, entry.value) == (None, b"a")
+    assert entry.modify_index > epoch
+    assert await client.session_info(session) is None
+    assert await client.agent_services() == {}
+    assert lease.lost.is_set()
+    assert not lease.held
+
+
+async def test_a_released_lock_is_handed_over_in_milliseconds_and_the_epoch_grows(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    first, second = (lease_of(client, consul.prefix + "leader", name) for name in "ab")
+    async with first, second:
+        epoch = await first.acquire()
+        async with waiting(second) as task:
+            assert not task.done()
+            started = time.perf_counter()
+            await first.release()
+            later = await task
+            elapsed = time.perf_counter() - started
+    assert later > epoch
+    assert elapsed < 1.0  # measured: 6 ms; a loaded machine is given time
+
+
+async def test_the_epoch_grows_even_if_the_key_was_deleted_in_between(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    lease = lease_of(client, consul.prefix + "leader", "a")
+    async with lease:
+        epoch = await lease.acquire()
+        await client.kv_delete(lease.key)
+        with pytest.raises(LeadershipLost):
+            await lease.keep()
+        assert await lease.acquire() > epoch
+        assert lease.held
+
+
+async def test_a_holder_learns_at_once_that_its_session_was_destroyed(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    lease = lease_of(client, consul.prefix + "leader", "a")
+    async with lease, asyncio.timeout(5):
+        await lease.acquire()
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(_lost_after(lease.keep()))
+            await asyncio.sleep(0.1)
+            assert not task.done()
+            started = time.perf_counter()
+            await client.session_destroy(lease.session)
+            await task
+        assert time.perf_counter() - started < 1.0
+        assert lease.lost.is_set()
+        epoch = lease.epoch
+        assert await lease.acquire() > epoch
+        assert not lease.lost.is_set()
+
+
+async def test_a_loop_that_stops_beating_loses_the_lock_within_the_ttl_of_its_check(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    hung = lease_of(client, consul.prefix + "leader", "a", SHORT)
+    standby = lease_of(client, consul.prefix + "leader", "b")
+    async with hung, standby, asyncio.timeout(20):
+        await hung.acquire()
+        async with waiting(standby) as task:
+            await hung.beat()
+            await task
+        with pytest.raises(LeadershipLost):
+            await hung.keep()
+        with pytest.raises(LeadershipLost):
+            await client.transact([check_session(hung.key, hung.session), set_key(consul.prefix + "x", b"")])
+
+
+async def test_a_beating_loop_keeps_the_lock_past_every_ttl_of_its_check(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    lease = lease_of(client, consul.prefix + "leader", "a", SHORT)
+    async with lease:
+        epoch = await lease.acquire()
+        for _ in range(15):
+            await lease.beat()
+            await asyncio.sleep(SHORT / 5)
+        entry = await client.kv_get(lease.key)
+        assert entry is not None
+        assert (entry.session, entry.modify_index) == (lease.session, epoch)
+
+
+async def test_a_standby_keeps_its_own_session_alive_while_it_waits(client: ConsulClient, consul: ConsulSpace) -> None:
+    holder = lease_of(client, consul.prefix + "leader", "a")
+    standby = lease_of(client, consul.prefix + "leader", "b", SHORT)
+    async with holder, standby:
+        await holder.acquire()
+        async with waiting(standby) as task:
+            session = standby.session
+            await asyncio.sleep(SHORT * 3)
+            assert standby.session == session
+            assert await client.session_info(session) is not None
+            await holder.release()
+            await task
+            assert standby.session == session
+
+
+async def test_a_standby_whose_session_was_taken_away_makes_another(client: ConsulClient, consul: ConsulSpace) -> None:
+    holder, standby = (lease_of(client, consul.prefix + "leader", name) for name in "ab")
+    async with holder, standby, asyncio.timeout(10):
+        await holder.acquire()
+        async with waiting(standby) as task:
+            gone = standby.session
+            await client.session_destroy(gone)
+            await holder.release()
+            await task
+        assert standby.session != gone
+
+
+async def test_a_holder_that_was_killed_does_not_keep_its_lock_by_coming_back(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    killed = lease_of(client, consul.prefix + "agent", "a", SHORT)
+    await killed.acquire()
+    again = lease_of(client, consul.prefix + "agent", "a", SHORT)
+    async with again, asyncio.timeout(8):  # less than the session's TTL: its check is what ends it
+        await again.acquire()
+        assert again.session != killed.session
+        async with asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(again.keep())
+            while set(await client.agent_checks()) != {again.check_id}:  # noqa: ASYNC110  # another process
+                await asyncio.sleep(0.01)
+            keeping.cancel()
+
+
+async def test_a_successor_that_knows_its_predecessor_dead_does_not_wait_for_it(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    killed = lease_of(client, consul.prefix + "agent", "a")
+    epoch = await killed.acquire()
+    check = TTLCheck("holder", "holder-a", LONG, supersede=True)
+    again = Lease(client, consul.prefix + "agent", b"again", check)
+    async with again, asyncio.timeout(5):
+        assert await again.acquire() > epoch
+
+
+async def test_a_value_that_is_a_function_is_asked_at_each_tenure(client: ConsulClient, consul: ConsulSpace) -> None:
+    values = iter([b"unused", b"first", b"second"])
+    lease = Lease(client, consul.prefix + "leader", lambda: next(values), TTLCheck("holder", "holder-a", LONG))
+    async with lease:
+        for expected in (b"first", b"second"):
+            await lease.acquire()
+            entry = await client.kv_get(lease.key)
+            assert entry is not None
+            assert entry.value == expected
+            await lease.release()
+
+
+async def test_a_lock_delay_of_somebody_else_is_waited_out(client: ConsulClient, consul: ConsulSpace) -> None:
+    lease = lease_of(client, consul.prefix + "leader", "a", SHORT)
+    other = await client.session_create("other", lock_delay_seconds=1.0)
+    await client.kv_put(lease.key, b"", acquire=other)
+    await client.session_destroy(other)
+    started = time.monotonic()
+    async with lease, asyncio.timeout(15):
+        await lease.acquire()
+    assert time.monotonic() - started > 0.8
+
+
+class SlowConsul(ConsulClient):
+    """A real Consul whose answers take a minute of the clock on the wall that ``now`` is."""
+
+    now = 1000.0
+
+    async def session_create(self, name: str, ttl_seconds: float | None = None, **options: Any) -> str:
+        created = await super().session_create(name, ttl_seconds, **options)
+        self.now += 60
+        return created
+
+    async def check_update(self, check_id: str, status: str, output: str = "") -> None:
+        await super().check_update(check_id, status, output)
+        self.now += 60
+
+
+async def test_a_renewal_counts_from_when_it_was_asked_for(consul: ConsulSpace) -> None:
+    async with SlowConsul(parse_address(consul.address)) as client:
+        check = TTLCheck("holder", "holder-a", LONG)
+        async with Lease(client, consul.prefix + "leader", b"", check, clock=lambda: client.now) as lease:
+            await lease.acquire()
+            assert lease.renewed_at == 1000.0
+            assert lease.safe_until == 1010.0
+            asked_at = client.now
+            lease.check = replace(check, ttl_seconds=3.0)
+            await lease.beat()
+            assert client.now == asked_at + 60
+            assert lease.safe_until == min(1010.0, asked_at + 3.0)
+
+
+async def test_a_beat_registers_again_what_a_restarted_agent_forgot(client: ConsulClient, consul: ConsulSpace) -> None:
+    lease = lease_of(client, consul.prefix + "leader", "a")
+    async with lease:
+        await lease.acquire()
+        await client.deregister_service("holder-a")
+        await lease.beat()
+        assert set(await client.agent_services()) == {"holder-a"}
+        assert (await client.agent_checks())[lease.check_id].status == "passing"
+        with pytest.raises(LeadershipLost):
+            await lease.keep()
+
+
+async def test_a_lease_survives_the_end_of_its_consul_and_is_taken_anew(
+    new_consul: Callable[..., ConsulProcess],
+) -> None:
+    server = new_consul()
+    async with asyncio.timeout(60), ConsulClient(parse_address(server.address)) as client:
+        lease = lease_of(client, "leader", "a")
+        async with lease:
+            await lease.acquire()
+            async with asyncio.TaskGroup() as tasks:
+                kept = tasks.create_task(_lost_after(lease.keep()))
+                await asyncio.sleep(0.05)
+                server.kill()
+                with pytest.raises(ConsulUnavailable):
+                    await lease.beat()
+                assert not kept.done()
+                await asyncio.to_thread(server.start)
+                await kept
+            assert lease.lost.is_set()
+            await lease.acquire()
+            assert lease.held
+
+
+@pytest.mark.slow
+async def test_a_holder_that_cannot_ask_for_a_whole_session_ttl_counts_its_lock_as_lost(
+    new_consul: Callable[..., ConsulProcess],
+) -> None:
+    server = new_consul()
+    async with ConsulClient(parse_address(server.address)) as client:
+        lease = lease_of(client, "leader", "a")
+        async with lease:
+            await lease.acquire()
+            server.suspend()
+            try:
+                with pytest.raises(LeadershipLost, match="could not be renewed for 10 s"):
+                    await lease.keep()
+                assert 9.5 < time.monotonic() - lease.renewed_at < 13
+            finally:
+                server.resume()
+
+
+async def test_leaving_does_not_hang_on_a_consul_that_is_gone(new_consul: Callable[..., ConsulProcess]) -> None:
+    server = new_consul()
+    async with ConsulClient(parse_address(server.address)) as client:
+        async with lease_of(client, "leader", "a") as lease:
+            await lease.acquire()
+            server.kill()
+            started = time.monotonic()
+        assert time.monotonic() - started < 5
+        assert lease.lost.is_set()
+
+
+async def test_a_cancelled_holder_still_gives_its_lock_back(client: ConsulClient, consul: ConsulSpace) -> None:
+    lease = lease_of(client, consul.prefix + "leader", "a")
+    acquired = asyncio.Event()
+
+    async def hold() -> None:
+        async with lease:
+            await lease.acquire()
+            acquired.set()
+            await lease.keep()
+
+    task = asyncio.create_task(hold())
+    await acquired.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    entry = await client.kv_get(lease.key)
+    assert entry is not None
+    assert entry.session is None
+    assert await client.agent_services() == {}
+
+
+async def _lost_after(keeping: Awaitable[NoReturn]) -> None:
+    with pytest.raises(LeadershipLost):
+        await keeping
