@@ -19,6 +19,11 @@ from citadel_consul.consul.binary import ConsulBinary, find_consul
 _MARK = "CITADEL_TEST_RUN"
 _GRACE_SECONDS = 3.0
 
+# How coverage gets into child processes. It costs each Python about 0.2 s at its start, which would be most of the time
+# that a test of many small services takes, and would make every measured time a lie. So only roles of ours have it.
+_COVERAGE = "COVERAGE_PROCESS_CONFIG"
+_coverage: dict[str, str] = {}
+
 NewConsul = Callable[..., ConsulProcess]
 
 
@@ -62,8 +67,16 @@ def new_consul(consul_binary: ConsulBinary, tmp_path: Path) -> Iterator[NewConsu
         server.end()
 
 
+@pytest.fixture(scope="session")
+def role_environment() -> dict[str, str]:
+    """The environment for a ``citadel`` process that a test starts: ours, with its coverage measured if ours is."""
+    return {**os.environ, **_coverage}
+
+
 def pytest_configure() -> None:
     os.environ[_MARK] = uuid.uuid4().hex
+    if _COVERAGE in os.environ:
+        _coverage[_COVERAGE] = os.environ.pop(_COVERAGE)
     # The environment of who runs the tests must not decide what they see.
     for name in [name for name in os.environ if name.startswith(("CONSUL_", "ORCHESTRATOR_"))]:
         del os.environ[name]
