@@ -3,13 +3,14 @@
 Nothing of Python stays: the process is replaced by the postmaster, so the supervisor's signals reach it (SIGINT is
 its fast shutdown, SIGTERM waits for clients to leave).
 
-The port opens only when postgres is ready for queries: it opens its socket before it replays a crash's log, so a
-cluster that was not shut down is recovered first, in single-user mode, which has no socket.
+An open port means, within milliseconds, that postgres takes queries. By itself it opens its socket first and then
+replays what a crash left, however long that takes; so a cluster that was not shut down is recovered beforehand, in
+single-user mode, which has no socket.
 
 Postgres refuses to run as root. Started by root, this program makes the cluster over to an unprivileged user and
 becomes that user. Such a user often cannot enter root's home, where the data folder and the Python environment may
-be; then the cluster (or a copy of the server's files) is placed below ``/var/lib/citadel-ai-platform``, and the
-data folder holds a link to it.
+be; then the cluster (or a copy of the server's files) is placed below ``SHARED_STATE_DIR``, by default
+``/var/lib/citadel-ai-platform``, and the data folder holds a link to it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 from .postgres_files import Installation, find_installation
 from .settings import BadSetting, Settings
 
-SHARED_STATE = Path("/var/lib/citadel-ai-platform")
+SHARED_STATE = "/var/lib/citadel-ai-platform"
 DATABASE = "ai_platform"
 SUPERUSER = "citadel"
 
@@ -80,7 +81,7 @@ class Account:
             os.chown(folder, self.uid, self.gid)
 
 
-def cluster_folder(data_dir: Path, account: Account, shared: Path = SHARED_STATE) -> Path:
+def cluster_folder(data_dir: Path, account: Account, shared: Path) -> Path:
     """The folder around the cluster: in ``data_dir`` if the account can get there, else in ``shared`` (linked)."""
     data_dir.mkdir(parents=True, exist_ok=True)
     cluster = data_dir / "cluster"
@@ -97,7 +98,7 @@ def cluster_folder(data_dir: Path, account: Account, shared: Path = SHARED_STATE
     return folder
 
 
-def reachable(installation: Installation, account: Account, shared: Path = SHARED_STATE) -> Installation:
+def reachable(installation: Installation, account: Account, shared: Path) -> Installation:
     """``installation``, or a copy of it in ``shared`` when the account cannot read it where it is."""
     if account.can(installation.usable):
         return installation
@@ -170,8 +171,9 @@ def main() -> None:
     if not settings.text("POSTGRES_PASSWORD"):
         raise BadSetting("POSTGRES_PASSWORD must be set: it becomes the superuser's password")
     account = Account.choose(settings.text("RUN_AS"))
-    cluster = cluster_folder(settings.data_dir, account) / "data"
-    server = Server(reachable(find_installation(cluster), account), cluster, settings)
+    shared = Path(settings.text("SHARED_STATE_DIR", SHARED_STATE))
+    cluster = cluster_folder(settings.data_dir, account, shared) / "data"
+    server = Server(reachable(find_installation(cluster), account, shared), cluster, settings)
     account.become()
     os.chdir("/")
     os.umask(0o077)
