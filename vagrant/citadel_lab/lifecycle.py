@@ -15,7 +15,7 @@ from .engine import engine_answers, ensure_engine, stop_engine
 from .errors import LabError, UsageError
 from .host import Report, ensure_host
 from .image import ensure_image, remove_images
-from .machines import ABSENT, PAUSED, RUNNING, Machines, noted_machines
+from .machines import ABSENT, PAUSED, RUNNING, STOPPED, Machines, noted_machines
 from .payload import CHECKSUM, build_payload
 from .topology import SUBNET_VARIABLE, Node, Topology
 from .vagrant import vagrant
@@ -49,7 +49,7 @@ def up(topology: Topology, machines: Machines, report: Report) -> None:
     for node in topology.nodes:
         if states[node.name] == PAUSED:
             machines.resume(node)
-    if any(state in (ABSENT, "stopped") for state in states.values()):
+    if any(state in (ABSENT, STOPPED) for state in states.values()):
         refuse_taken_subnet(topology)
         report(f"booting {len(topology.nodes)} nodes ({topology.provider})")
         vagrant(["up", f"--provider={topology.provider}"])
@@ -139,10 +139,13 @@ def summary(topology: Topology) -> list[str]:
 
 def _destroy(nodes: Sequence[Node], machines: Machines, report: Report) -> None:
     states = machines.states()
-    for node in nodes:
-        if states[node.name] == PAUSED:  # a frozen machine cannot be stopped
+    there = [node for node in nodes if states[node.name] != ABSENT]
+    report(f"removing {', '.join(node.name for node in there) or 'what is left'}")
+    for node in there:
+        if states[node.name] == PAUSED:  # a frozen machine cannot be ended
             machines.resume(node)
-    report(f"removing {', '.join(node.name for node in nodes if states[node.name] != ABSENT) or 'what is left'}")
+        if states[node.name] != STOPPED:  # what is removed need not be shut down in order
+            machines.cut_power(node)
     vagrant(["destroy", "--force", *(node.name for node in nodes)])
     states = machines.states()
     left = [node.name for node in nodes if states[node.name] != ABSENT]

@@ -66,17 +66,20 @@ def mirror(files: dict[str, Path], target: Path, keep: Iterable[str] = ()) -> No
             path.rmdir()
     for name, source in files.items():
         path = target / name
-        if path.exists() and path.read_bytes() == source.read_bytes():
+        if path.exists() and checksum(path, alias=name) == checksum(source, alias=name):
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, path)
 
 
-def checksum(path: Path, without: Iterable[str] = ()) -> str:
-    """SHA-256 over the names, executable bits and contents of the files below ``path`` (or of the file itself)."""
+def checksum(path: Path, without: Iterable[str] = (), alias: str | None = None) -> str:
+    """SHA-256 over the names, executable bits and contents of the files below ``path``.
+
+    ``path`` may be a file: then of that one, under the name ``alias`` if it is given.
+    """
     digest = hashlib.sha256()
     for file in _files(path):
-        name = str(file.relative_to(path)) if file != path else file.name
+        name = str(file.relative_to(path)) if file != path else alias or file.name
         if name in without:
             continue
         executable = bool(file.stat().st_mode & 0o100)

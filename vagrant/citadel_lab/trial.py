@@ -25,6 +25,7 @@ ELECTION_SECONDS = 20.0
 DETECTION_SECONDS = 40.0
 REJOIN_SECONDS = 40.0
 SERVICE_SECONDS = 60.0
+STEADY_SECONDS = 3.0
 JOURNAL_LINES = "15"
 
 
@@ -90,7 +91,7 @@ class Trial:
             first = self.say(node, "ps", "-o", "comm=", "-p", "1")
             if first != "systemd":
                 raise LabError(f"PID 1 of {node.name} is {first}")
-        wait_until("all units are active on every node", self._units_active, SERVICE_SECONDS, pause_seconds=1.0)
+        wait_until("all units stay active on every node", self._units_stay, SERVICE_SECONDS)
 
     def names_resolve(self) -> None:
         for node in self.topology.nodes:
@@ -173,9 +174,17 @@ class Trial:
     def _whole(self) -> None:
         wait_until("Consul sees all nodes alive", lambda: all_alive(self.topology), REJOIN_SECONDS)
 
-    def _units_active(self) -> bool:
+    def _units_stay(self) -> bool:
+        """Active, and with the same processes a while later: a unit in a crash loop is active now and then."""
+        before = self._main_processes()
+        time.sleep(STEADY_SECONDS)
         rows = look(self.topology, self.machines)
-        return all(row.units and set(row.units.values()) == {"active"} for row in rows)
+        active = all(row.units and set(row.units.values()) == {"active"} for row in rows)
+        return active and self._main_processes() == before
+
+    def _main_processes(self) -> list[str]:
+        words = ["systemctl", "show", "--value", "-p", "MainPID"]
+        return [self.say(node, *words, *node.units) for node in self.topology.nodes]
 
     def _resolves(self, node: Node, service: str, count: int) -> None:
         """The two ways in which programs ask: the C library's, and SRV records for those that want the port."""
