@@ -1,17 +1,23 @@
 """What a backend has to remember about its instances so that it survives the agent.
 
-One small JSON file an instance, ``<state_dir>/<stack>/<node>/<service>.json``, replaced atomically. It is written
-three times in a life: before the program is executed (the *intent*, which says that there may be a process with this
-marker), after (now the process is known) and at its end. Whenever the agent is killed, one of the three is there.
+One small JSON file an instance, ``<state_dir>/<stack>/<node>/<service>.json``. It is written four times in a life:
+before the program is executed (the *intent*, which says that there may be a process with this marker), after (now the
+process is known), at its end, and when all that it left behind is ended. Whenever the agent is killed, one of the four
+is there.
 
-Nothing is synced to disk: a killed agent loses nothing that it handed to the kernel, and after a power cut the boot id
-in the record differs, so the record is worth nothing anyway.
+A record is written over the one before, blanks and all, with a single ``pwrite`` inside one page of the page cache,
+which a kill cannot cut in two: the kernel looks for one between pages. (The usual rename over the old file does that
+as well, but ext4 starts writing to disk then and there: 0.6 ms each time instead of 0.01 ms, measured, and a start
+needs two.) Nothing is synced: a killed agent loses nothing that it handed to the kernel, and after a power cut the
+boot id differs, so that the record is worth nothing anyway.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +29,8 @@ from citadel_consul.backends.family import Evidence, Identity
 from citadel_consul.core.model import Instance
 
 _VERSION = 1
+_SIZE = 2048  # every record, and less than the smallest page
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class UnreadableRecord(Exception):  # noqa: N818 – it never leaves this package
@@ -107,16 +115,20 @@ class Journal:
             raise UnreadableRecord(f"{path}: not a record of this version ({error})") from error
 
     def write(self, instance: Instance, record: Record) -> None:
-        """Replace the record of an instance. Raises ``OSError``."""
+        """Put a record in place of the one before. Raises ``OSError``."""
         path = self.path(instance)
-        draft = path.with_suffix(".json.new")
-        data = json.dumps({"v": _VERSION, **asdict(record)})
+        data = json.dumps({"v": _VERSION, **asdict(record)}).encode().ljust(_SIZE)
+        if len(data) > _SIZE:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         try:
-            draft.write_text(data)
+            descriptor = os.open(path, _WRITE, 0o600)
         except FileNotFoundError:
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            draft.write_text(data)
-        draft.replace(path)
+            descriptor = os.open(path, _WRITE, 0o600)
+        try:
+            os.pwrite(descriptor, data, 0)
+        finally:
+            os.close(descriptor)
 
     def forget(self, instance: Instance) -> None:
         """Remove the record of a launch that came to nothing."""

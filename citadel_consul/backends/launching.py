@@ -80,7 +80,7 @@ def _run(journal: Journal, program: spawn.Program, intent: Record, log: int) -> 
         child = spawn.execute(program, log)
         try:
             return _record(journal, instance, intent, child)
-        except BackendUnavailable:
+        except (BackendError, BackendUnavailable):
             # It runs and cannot be watched, which is worse than not running.
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()

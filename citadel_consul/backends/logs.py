@@ -13,11 +13,14 @@ A new ``.1`` therefore means 'cut already', which is how a follower knows, and a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 _CHUNK = 64 * 1024
+_STALE_SECONDS = 5.0
 
 
 def log_path(state_dir: Path, stack: str, node: str, service: str) -> Path:
@@ -41,12 +44,17 @@ def open_for_service(path: Path, owner: tuple[int, int] | None) -> int:
     return descriptor
 
 
+def has_outgrown(path: Path, max_bytes: int) -> bool:
+    """Whether it is time for :func:`rotate`: a cheap question."""
+    return _size(path) > max_bytes
+
+
 def rotate(path: Path, max_bytes: int, max_files: int) -> bool:
     """Rotate a log that has outgrown ``max_bytes``; ``max_files`` counts the log itself. Whether it was rotated.
 
     Raises ``OSError``, e.g. when the disk is full. Nothing is lost then, and the next call tries again.
     """
-    if _size(path) <= max_bytes:
+    if not has_outgrown(path, max_bytes):
         return False
     if max_files > 1:
         partial = _partial(path)
@@ -90,7 +98,11 @@ async def follow(path: Path, lines: int = 0, poll_seconds: float = 0.2) -> Async
 
 
 class _Reader:
-    """Where a follower stands in a log that grows, is cut and is rotated."""
+    """Where a follower stands in a log that grows, is cut and is rotated.
+
+    Rotation goes on while one reads, so what was read counts only if afterwards no copy is being made and ``.1`` is
+    still the same one, looked at in this order: a cut before the reading would show in either.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -98,7 +110,6 @@ class _Reader:
         self._rotated = _birth(_numbered(path, 1))
         self._offset = 0
         self._rest = b""
-        self._cut_seen = False
 
     def begin(self, lines: int) -> list[str]:
         """The last complete lines; the next call of :meth:`new_lines` goes on exactly behind them."""
@@ -120,16 +131,17 @@ class _Reader:
         with file:
             status = os.fstat(file.fileno())
             if status.st_ino != self._inode:  # replaced, or there for the first time
-                yield from self._from_the_beginning()
                 self._inode = status.st_ino
-            elif status.st_size < self._offset and not self._cut_seen:
-                # Cut. If this is a rotation its '.1' appears any moment: look again before giving up the rest.
-                self._cut_seen = True
-                return
-            elif status.st_size < self._offset:
                 yield from self._from_the_beginning()
-            self._cut_seen = False
-            yield from self._read(file.fileno())
+            elif status.st_size < self._offset and not self._is_rotating():
+                yield from self._from_the_beginning()
+            while chunk := os.pread(file.fileno(), _CHUNK, self._offset):
+                if self._is_rotating():
+                    return
+                yield from self._lines_of(chunk)
+
+    def _is_rotating(self) -> bool:
+        return _is_recent(_partial(self._path)) or _birth(_numbered(self._path, 1)) != self._rotated
 
     def _across_rotation(self) -> Iterator[str]:
         rotated = _birth(_numbered(self._path, 1))
@@ -138,11 +150,9 @@ class _Reader:
         self._rotated = rotated
         if rotated is None:
             return
-        try:
-            with _numbered(self._path, 1).open("rb") as file:
-                yield from self._read(file.fileno())
-        except FileNotFoundError:  # rotated once more in this very moment
-            pass
+        with contextlib.suppress(FileNotFoundError), _numbered(self._path, 1).open("rb") as file:
+            while chunk := os.pread(file.fileno(), _CHUNK, self._offset):
+                yield from self._lines_of(chunk)
         yield from self._from_the_beginning()
 
     def _from_the_beginning(self) -> Iterator[str]:
@@ -150,12 +160,11 @@ class _Reader:
             yield _text(self._rest)
         self._offset, self._rest = 0, b""
 
-    def _read(self, descriptor: int) -> Iterator[str]:
-        while chunk := os.pread(descriptor, _CHUNK, self._offset):
-            self._offset += len(chunk)
-            *complete, self._rest = (self._rest + chunk).split(b"\n")
-            for line in complete:
-                yield _text(line)
+    def _lines_of(self, chunk: bytes) -> Iterator[str]:
+        self._offset += len(chunk)
+        *complete, self._rest = (self._rest + chunk).split(b"\n")
+        for line in complete:
+            yield _text(line)
 
 
 def _end_of(descriptor: int, lines: int) -> tuple[list[str], bytes, int]:
@@ -203,6 +212,14 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _is_recent(path: Path) -> bool:
+    """Whether a copy is being made; one that nobody goes on with was left by a killed agent."""
+    try:
+        return time.time() - path.stat().st_mtime < _STALE_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _birth(path: Path) -> tuple[int, int] | None:

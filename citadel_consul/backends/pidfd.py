@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Iterable, Iterator
 
 from citadel_consul.backends import procfs
 from citadel_consul.backends.family import Identity
-from citadel_consul.backends.refusals import can_pass, translated
+from citadel_consul.backends.refusals import translated
+
+# No such process, or by now the number of a mere thread (which of the two depends on the kernel).
+_GONE = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
 
 
 def open_verified(identity: Identity) -> int | None:
@@ -22,6 +26,7 @@ def open_verified(identity: Identity) -> int | None:
 
     Raises:
         BackendUnavailable: no descriptor is left.
+        BackendError: this kernel, or a filter of system calls, does not allow it.
     """
     pid, _ = identity
     if not _is_there(identity):
@@ -29,9 +34,9 @@ def open_verified(identity: Identity) -> int | None:
     try:
         descriptor = os.pidfd_open(pid)
     except OSError as error:
-        if can_pass(error):
-            raise translated(f"cannot watch process {pid}", error) from error
-        return None  # gone, or by now the number of a mere thread
+        if error.errno in _GONE:
+            return None
+        raise translated(f"cannot watch process {pid} (pidfd_open)", error) from error
     # Looked at after the opening: if the start time is right now, the descriptor cannot mean a later process.
     if _is_there(identity):
         return descriptor

@@ -206,6 +206,8 @@ class ProcessBackend:
             found = adoption.examine(self._journal, instance, self._strangers)  # it ended between the two looks
         if isinstance(found, Unproven):
             return found
+        if isinstance(found, adoption.Alive):
+            raise BackendUnavailable(f"{instance}: process {found.record.pid} is there and cannot be watched")
         if found.record is None:
             return Gone()
         record = await self._finish(instance, found.record, stop_timeout_seconds)
@@ -259,7 +261,7 @@ class ProcessBackend:
             grace = run.deadline - asyncio.get_running_loop().time()
         try:
             await ending.end_members(self._lookout, run.evidence, run.stop_signal, grace)
-        except BackendUnavailable as error:
+        except (BackendError, BackendUnavailable) as error:
             run.failure = f"{run.instance}: {error}"
         else:
             run.record = replace(run.record, swept=True)
@@ -327,13 +329,17 @@ class ProcessBackend:
             for run in list(self._running.values()):
                 if run.spec is not None:
                     await self._rotate(run.instance, run.spec)
-            orphans.sweep({run.identity[0] for run in self._running.values()})
+            try:
+                orphans.sweep({run.identity[0] for run in self._running.values()})
+            except (BackendError, BackendUnavailable) as error:
+                _log.warning("cannot look for orphans to reap: %s", error)
 
     async def _rotate(self, instance: Instance, spec: model.ProcessBackend) -> None:
         path = self._log_path(instance)
         try:
-            # In a thread, because copying a log of many megabytes would hold up the loop.
-            await asyncio.to_thread(logs.rotate, path, spec.log_bytes, spec.log_files)
+            if logs.has_outgrown(path, spec.log_bytes):
+                # In a thread, because copying many megabytes would hold up the loop.
+                await asyncio.to_thread(logs.rotate, path, spec.log_bytes, spec.log_files)
         except OSError as error:
             if instance not in self._unrotated:  # said once, not every second
                 self._unrotated.add(instance)

@@ -169,3 +169,27 @@ async def test_a_follower_begins_anew_when_somebody_else_cuts_or_replaces_the_lo
         line = await _looks(follower)
         _replace(log, "d\n", moved=log.with_name("moved"))
         assert await line == "d"
+
+
+async def test_a_follower_waits_while_a_rotation_is_half_done(log: Path) -> None:
+    _append(log, "a\n")
+    async with _following(log, 1) as follower:
+        assert await anext(follower) == "a"
+        partial = log.with_name("web.log.partial")
+        _append(partial, "a\nb\n")
+        _replace(log, "c and more than was there before\n")
+        line = await _looks(follower)
+        partial.replace(log.with_name("web.log.1"))
+        assert await line == "b"
+        assert await anext(follower) == "c and more than was there before"
+
+
+async def test_a_follower_does_not_wait_for_a_rotation_that_was_killed(log: Path) -> None:
+    _append(log, "a\nb\n")
+    partial = log.with_name("web.log.partial")
+    _append(partial, "a\nb\n")
+    os.utime(partial, (1, 1))
+    async with _following(log, 1) as follower:
+        assert await anext(follower) == "b"
+        _replace(log, "c\n")
+        assert await anext(follower) == "c"

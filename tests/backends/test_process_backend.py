@@ -278,6 +278,7 @@ async def test_orphans_that_end_are_reaped_and_other_children_left_alone(
 
 
 async def test_a_hundred_starts_and_stops_leak_no_descriptor_and_no_zombie(harness: ProcessHarness) -> None:
+    outside = descriptors()
     async with harness.backend() as backend:
         before, zombies = descriptors(), _zombies()
         for generation in range(1, 101):
@@ -285,6 +286,8 @@ async def test_a_hundred_starts_and_stops_leak_no_descriptor_and_no_zombie(harne
             await backend.stop(WEB, LONG)
         assert descriptors() == before
         assert _zombies() <= zombies
+        await backend.start(harness.launch("web", "sleep", "1000", generation=101))
+    assert descriptors() == outside
 
 
 # Agents that are killed.
@@ -359,6 +362,20 @@ async def test_leftovers_of_a_service_that_died_while_no_agent_looked_are_ended(
         assert await backend.survivors() == ()
 
 
+async def test_an_agent_that_ends_before_the_leftovers_do_leaves_them_to_the_next(harness: ProcessHarness) -> None:
+    launch = harness.shell("web", "(trap '' TERM; exec sleep 1000) & echo orphan $!; sleep 0.1; exit 5")
+    async with harness.backend() as backend:
+        exits = watched(backend)
+        await backend.start(launch)
+        await exits.next()
+    orphan = _orphan(harness.lines(launch))
+    assert is_running(orphan)
+    async with harness.backend() as backend:
+        assert await backend.survivors() == (WEB,)
+        assert await backend.adopt(launch) == Gone(1, Exit(5, None, "exit status 5"))
+        assert not is_running(orphan)
+
+
 # Proof.
 
 
@@ -378,7 +395,9 @@ async def test_a_number_that_came_round_again_is_not_touched(
         exits = watched(backend)
         await backend.start(launch)
         await exits.next()
-    harness.edit_record(WEB, pid=stranger.pid, exit=None, swept=False)
+    process = procfs.read(stranger.pid)
+    assert process is not None
+    harness.edit_record(WEB, pid=stranger.pid, start_ticks=process.start_ticks - 1, exit=None, swept=False)
     async with harness.backend() as backend:
         found = await backend.adopt(launch)
         assert isinstance(found, Gone)
@@ -472,7 +491,8 @@ async def test_a_failed_start_leaves_the_record_of_the_one_before(harness: Proce
 
 
 async def test_a_log_that_outgrows_its_bound_is_rotated_while_the_service_writes(harness: ProcessHarness) -> None:
-    script = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done; echo ready; sleep 1000"
+    script = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done; while :; do echo ready; sleep 0.05; done"
+    # A rotation may lose lines: so the last one is said again and again.
     launch = harness.launch("web", "/bin/sh", "-c", script, log_bytes=20_000, log_files=3)
     seen = []
     async with harness.backend(tend_seconds=0.02) as backend, asyncio.timeout(LONG):
@@ -485,7 +505,7 @@ async def test_a_log_that_outgrows_its_bound_is_rotated_while_the_service_writes
         await until(lambda: harness.log(launch).stat().st_size <= 20_000)
     assert seen == sorted(set(seen))  # each line once, and in order
     names = {path.name for path in harness.log(launch).parent.iterdir()}
-    assert names == {"web.log", "web.log.1", "web.log.2"}
+    assert {"web.log", "web.log.1"} <= names <= {"web.log", "web.log.1", "web.log.2", "web.log.partial"}
 
 
 async def test_a_log_that_cannot_be_opened_is_said_with_its_place(harness: ProcessHarness) -> None:
