@@ -16,8 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from citadel_consul.config.source import parse_document, read_file
 from citadel_consul.errors import InvalidInput, OperationFailed, Problem
 
-TIMEOUT_SECONDS = 30.0
-
 
 class Smoke(BaseModel):
     """A request, and what its answer has to have. ``min_hops`` is the least length of the answer's ``path``."""
@@ -31,6 +29,7 @@ class Smoke(BaseModel):
     expect_status: int = 200
     expect_fields: tuple[str, ...] = ()
     min_hops: int = 0
+    timeout_seconds: float = 30.0
 
     def as_curl(self) -> str:
         """The request as a line for a shell."""
@@ -68,7 +67,7 @@ def load_smoke(path: Path) -> Smoke | None:
 
 async def send_smoke(smoke: Smoke) -> Reply:
     """Send the request and hold the answer against what is expected; raises OperationFailed."""
-    async with httpx.AsyncClient(trust_env=False, timeout=TIMEOUT_SECONDS) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=smoke.timeout_seconds) as client:
         try:
             response = await client.request(smoke.method, smoke.url, headers=dict(smoke.headers), json=smoke.body)
         except httpx.HTTPError as error:

@@ -23,6 +23,8 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "service": ("name", "type"),
     "stack": (),
     "python": (),
+    "data_dir": (),
+    "consul_http_addr": (),
 }
 """What a template may name, each with its parts; ``python`` is the path of the interpreter that citadel runs on."""
 
