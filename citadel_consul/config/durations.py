@@ -11,14 +11,13 @@ import re
 
 from citadel_consul.errors import InvalidInput
 
-_UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _MILLISECONDS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 _PLAIN = re.compile(_NUMBER)
-_PARTS = re.compile("".join(f"(?:(?P<{unit}>{_NUMBER}){unit})?" for unit in _UNITS))
+_PARTS = re.compile("".join(f"(?:(?P<{unit}>{_NUMBER}){unit})?" for unit in _MILLISECONDS))
 
 REMEDY = "write it like 250ms, 30s, 5m or 1h30m; a plain number means seconds"
-PATTERN = "^[0-9]+(\\.[0-9]+)?$|^(?=[0-9])" + "".join(f"([0-9]+(\\.[0-9]+)?{unit})?" for unit in _UNITS) + "$"
+PATTERN = "^[0-9]+(\\.[0-9]+)?$|^(?=[0-9])" + "".join(f"([0-9]+(\\.[0-9]+)?{unit})?" for unit in _MILLISECONDS) + "$"
 """The text form as a regular expression, for the JSON Schema."""
 
 
@@ -67,7 +66,9 @@ def _from_text(text: str) -> float | None:
     match = _PARTS.fullmatch(text)
     if not text or match is None:
         return None
-    return _from_number(math.fsum(float(count) * _UNITS[unit] for unit, count in match.groupdict().items() if count))
+    counts = {unit: float(count) for unit, count in match.groupdict().items() if count}
+    # Milliseconds first: 51 * 0.001 is not the float nearest to 0.051, and 51 / 1000 is.
+    return _from_number(sum(count * _MILLISECONDS[unit] for unit, count in counts.items()) / 1000)
 
 
 def _from_number(number: float) -> float | None:
