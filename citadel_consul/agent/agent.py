@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from citadel_consul import __version__
+from citadel_consul.agent.chronicle import Chronicle, Entry
 from citadel_consul.agent.readiness import Prober
 from citadel_consul.agent.registrar import Registrar, Render, mend_for_ever
 from citadel_consul.agent.reporter import Reporter
@@ -35,6 +36,13 @@ log = logging.getLogger(__name__)
 
 SERVICE_NAME = "citadel-agent"
 MEND_SECONDS = 5.0
+_PAST = {
+    "ready": "is ready",
+    "adopted": "was found running",
+    "stopping": "is being stopped",
+    "failed": "could not be started",
+}
+"""How an entry of the history reads as a sentence, where the word alone would not."""
 Expand = Callable[[ServiceSpec], ServiceSpec]
 
 
@@ -62,12 +70,14 @@ class NodeAgent:
         *,
         expand: Expand,
         render: Render,
+        chronicle: Chronicle,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
         self._client = client
         self._backend = backend
         self._expand = expand
+        self._chronicle = chronicle
         self._wall = wall
         self._keys = Keys(config.stack)
         self._registrar = Registrar(client, config.stack, config.node, render)
@@ -177,7 +187,28 @@ class NodeAgent:
             spec_of=self._spec_of,
             stop_timeout_of=self._stop_timeout_of,
             report=reporter.report,
+            note=lambda what, instance, seen: self._note(reporter, what, instance, seen),
             wall=self._wall,
+        )
+
+    def _note(self, reporter: Reporter, what: str, instance: Instance, seen: Observed) -> None:
+        """Put what happened to an instance into the node's own history and into that of the stack."""
+        now, epoch = self._wall(), reporter.document.epoch
+        self._chronicle.write(
+            Entry(now, what, instance.node, instance.service, seen.generation, epoch, seen.pid, seen.detail)
+        )
+        message = f"{instance} {_PAST.get(what, what)}" + (f": {seen.detail}" if seen.detail else "")
+        reporter.record(
+            Event(
+                id=new_id(now),
+                at=now,
+                kind=f"instance-{what}",
+                message=message,
+                by=f"agent {self.config.node}",
+                epoch=epoch,
+                service=instance.service,
+                node=instance.node,
+            )
         )
 
     def _start_runner(
@@ -247,6 +278,7 @@ class NodeAgent:
 
     def _refuse(self, wanted: NodeDesired, reporter: Reporter) -> None:
         now = self._wall()
+        self._chronicle.write(Entry(now, "refused", self.config.node, "", 0, wanted.epoch))
         message = f"refused orders of epoch {wanted.epoch}: epoch {reporter.document.epoch} was obeyed already"
         log.warning(message)
         reporter.record(

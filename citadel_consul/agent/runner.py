@@ -61,6 +61,7 @@ class Surroundings:
     spec_of: Callable[[str], ServiceSpec | None]
     stop_timeout_of: Callable[[ServiceSpec | None], float]
     report: Callable[[Instance, Observed], None]
+    note: Callable[[str, Instance, Observed], None]
     wall: Callable[[], float]
 
 
@@ -120,6 +121,7 @@ class InstanceRunner:
             exit_signal=ended.signal,
             detail=ended.detail,
         )
+        self._note("completed" if completed else "exited")
         if completed or spec is None:
             await self._quietly(self._around.catalog.withdraw(self.instance))
         elif self.observed.ready_at is not None:
@@ -165,6 +167,7 @@ class InstanceRunner:
             starts=self.observed.starts + 1,
             detail="",
         )
+        self._note("started")
         self._watch_readiness(spec)
 
     def _launch(self, spec: ServiceSpec, generation: int) -> Launch:
@@ -197,6 +200,7 @@ class InstanceRunner:
                 break
         if self.observed.phase is Phase.STARTING and self._exit is None:
             self._become(Phase.READY, ready_at=self._around.wall(), detail="")
+            self._note("ready")
 
     async def _end_readying(self) -> None:
         task, self._readying = self._readying, None
@@ -211,6 +215,7 @@ class InstanceRunner:
         await self._quietly(self._around.catalog.withdraw(self.instance))
         if self.observed.alive:
             self._become(Phase.STOPPING, detail="")
+            self._note("stopping")
             try:
                 exit_ = await self._stop_by_order(wanted)
             except (BackendUnavailable, BackendError) as error:
@@ -221,6 +226,7 @@ class InstanceRunner:
             detail = "" if exit_ is None else exit_.detail
             self._exit = None
             self._become(Phase.STOPPED, pid=None, unit=None, exit_code=code, exit_signal=signal, detail=detail)
+            self._note("stopped")
         newest = self._wanted if self._wanted is not None and not self._wanted.run else wanted
         generation = max(wanted.generation, newest.generation)
         if self.observed.phase is not Phase.STOPPED:
@@ -280,6 +286,7 @@ class InstanceRunner:
             started = seen.started_at if seen.pid == found.handle.pid else self._around.wall()
             fresh = replace(seen, generation=generation, phase=phase, since=since, pid=found.handle.pid)
             self._say(replace(fresh, unit=found.handle.unit, started_at=started, starts=max(seen.starts, 1), detail=""))
+            self._note("adopted")
             if ready:
                 self._around.catalog.adopt(self.instance, spec)
             else:
@@ -309,6 +316,7 @@ class InstanceRunner:
                 detail=ended.detail,
             )
         )
+        self._note(str(phase))
         if phase is Phase.EXITED and seen.ready_at is not None:
             await self._quietly(self._around.catalog.mark_down(spec, self.instance))
 
@@ -320,6 +328,11 @@ class InstanceRunner:
 
     def _fail(self, wanted: Desired, detail: str) -> None:
         self._become(Phase.FAILED, generation=wanted.generation, pid=None, unit=None, detail=detail)
+        self._note("failed")
+
+    def _note(self, what: str) -> None:
+        """Put what was done or seen into the history."""
+        self._around.note(what, self.instance, self.observed)
 
     def _say(self, observed: Observed) -> None:
         self.observed = observed

@@ -6,11 +6,12 @@ import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from citadel_consul.agent.agent import AgentConfig, NodeAgent
+from citadel_consul.agent.chronicle import Chronicle
 from citadel_consul.api.app import create_app
 from citadel_consul.api.server import bind, serve
 from citadel_consul.backends.process import ProcessBackend
@@ -87,8 +88,12 @@ async def node_agent(client: ConsulClient, settings: Settings, place: Place) -> 
             address=place.address,
             stop_timeout_seconds=settings.shutdown_timeout_seconds,
         )
-        async with ProcessBackend(settings.state_dir, place.stack) as backend:
-            yield NodeAgent(client, config, backend, expand=lambda spec: expand(spec, context), render=render)
+        async with ProcessBackend(settings.state_dir, place.stack) as backend, AsyncExitStack() as stack:
+            chronicle = Chronicle(folder / "history.jsonl")
+            stack.callback(chronicle.close)
+            yield NodeAgent(
+                client, config, backend, expand=lambda spec: expand(spec, context), render=render, chronicle=chronicle
+            )
 
 
 @contextmanager
