@@ -73,8 +73,8 @@ def children(pid: int) -> list[int]:
 def variable(pid: int, name: str) -> str | None:
     """An environment variable as the process had it when it was executed.
 
-    ``None`` if it had none, if it may not be looked at, or if it wrote over the memory: programs that set their own
-    title (redis, postgres, nginx) do.
+    ``None`` if it had none, if it may not be looked at, if it wrote over the memory (programs that set their own title
+    do: redis, postgres, nginx), and for an instant during an exec, before the kernel has laid out the new memory.
     """
     key = f"{name}=".encode()
     for entry in (_content(f"/proc/{pid}/environ") or b"").split(b"\0"):

@@ -303,6 +303,7 @@ class BackendContract:
         launch = harness.steady("web")
         async with harness.backend() as backend:
             handle = await backend.start(launch)
+            await harness.ready(launch)
         harness.make_unproven(launch.instance)
         async with harness.backend() as backend:
             found = await backend.adopt(launch)

@@ -306,15 +306,15 @@ async def test_killed_before_the_exec_nothing_runs_and_the_start_can_be_made_aga
 async def test_killed_after_the_exec_the_service_is_adopted_and_not_started_twice(
     harness: ProcessHarness, moment: str
 ) -> None:
-    marked = harness.killed_agent("web", moment)
+    harness.killed_agent("web", moment)
     launch = harness.steady("web")
     async with harness.backend() as backend:
         exits = watched(backend)
         found = await backend.adopt(launch)
         assert isinstance(found, Running)
-        assert found.handle.pid in marked
         assert await backend.start(launch) == found.handle
         await harness.ready(launch)
+        assert found.handle.pid in harness.marked("web")
         assert harness.lines(launch) == ["ready"]
         harness.kill(found.handle)
         exited = await exits.next()
@@ -427,6 +427,7 @@ async def test_evidence_that_contradicts_itself_is_no_proof(harness: ProcessHarn
     launch = harness.steady("web")
     async with harness.backend() as backend:
         handle = await backend.start(launch)
+        await harness.ready(launch)
     right = harness.record(WEB)["start_ticks"]
     harness.edit_record(WEB, start_ticks=1)
     async with harness.backend() as backend:
@@ -444,6 +445,7 @@ async def test_a_damaged_record_proves_nothing(harness: ProcessHarness, content:
     launch = harness.steady("web")
     async with harness.backend() as backend:
         handle = await backend.start(launch)
+        await harness.ready(launch)
     path = harness.state_dir / launch.stack / NODE / "web.json"
     intact = path.read_text()
     path.write_text(content)
@@ -502,7 +504,8 @@ async def test_a_log_that_outgrows_its_bound_is_rotated_while_the_service_writes
                 if line == "ready":
                     break
                 seen.append(int(line))
-        await until(lambda: harness.log(launch).stat().st_size <= 20_000)
+        rotated = harness.log(launch).with_name("web.log.1")
+        await until(lambda: rotated.exists() and harness.log(launch).stat().st_size <= 20_000)
     assert seen == sorted(set(seen))  # each line once, and in order
     names = {path.name for path in harness.log(launch).parent.iterdir()}
     assert {"web.log", "web.log.1"} <= names <= {"web.log", "web.log.1", "web.log.2", "web.log.partial"}
