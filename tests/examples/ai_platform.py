@@ -87,14 +87,14 @@ async def connections_to(**ports: int) -> AsyncIterator[Connections]:
     await connections.close()
 
 
-@contextmanager
-def launched(module: str, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A service's process, started as the stack file starts it; killed at the end if it still runs."""
+def spawned(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """A process in a session of its own, with the little environment that a node agent gives it."""
+    # What marks the processes of this test run, so that none is left behind unseen.
     marks = {key: value for key, value in os.environ.items() if key.startswith("CITADEL_")}
     base = {"PATH": os.environ["PATH"], "HOME": str(log.parent), "LANG": "C.UTF-8"}
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module],
+        return subprocess.Popen(
+            command,
             cwd=EXAMPLE,
             env={**base, **marks, **environment},
             stdin=subprocess.DEVNULL,
@@ -102,6 +102,12 @@ def launched(module: str, environment: dict[str, str], log: Path) -> Iterator[su
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+@contextmanager
+def launched(module: str, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A service's process, started as the stack file starts it; killed at the end if it still runs."""
+    process = spawned([sys.executable, "-m", module], environment, log)
     try:
         wait_until(
             lambda: process.poll() is not None or accepts_connections(int(environment["PORT"])), f"{module} to listen"
@@ -143,12 +149,18 @@ class PlatformProcesses:
         self.services = stack_on_free_ports()
         self._consul = consul
         self._folder = folder
+        self._http = httpx.Client(trust_env=False, timeout=20.0)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    @property
-    def order(self) -> list[str]:
-        """The services, each after those that it depends on."""
-        return list(TopologicalSorter({name: edges(spec) for name, spec in self.services.items()}).static_order())
+    def _levels(self) -> list[tuple[str, ...]]:
+        """The services in groups, each group after those that it depends on."""
+        sorter = TopologicalSorter({name: edges(spec) for name, spec in self.services.items()})
+        sorter.prepare()
+        found = []
+        while sorter.is_active():
+            found.append(sorter.get_ready())
+            sorter.done(*found[-1])
+        return found
 
     def port(self, name: str) -> int:
         return int(self.services[name]["backend"]["env"]["PORT"])
@@ -160,54 +172,55 @@ class PlatformProcesses:
         return (self._folder / f"{name}.log").read_text()
 
     def start(self) -> None:
-        """Start every service in order, each when those before it are ready."""
-        for name in self.order:
-            self.start_one(name)
+        """Start every service, each when those that it depends on are ready."""
+        for level in self._levels():
+            for name in level:
+                self._spawn(name)
+            for name in level:
+                self._welcome(name)
 
     def start_one(self, name: str) -> None:
         """Start a service as the stack file says, wait until its check passes, and tell Consul."""
+        self._spawn(name)
+        self._welcome(name)
+
+    def _spawn(self, name: str) -> None:
         spec = self.services[name]
         variables = {
             "python": sys.executable,
             "node": {"name": spec["nodes"][0], "address": "127.0.0.1"},
             "service": {"name": name},
-            "data_dir": str(self._folder / name),
+            "data_dir": str(self._folder / "data" / name),
             "consul_http_addr": self._consul,
         }
         render = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string
         command = [render(part).render(variables) for part in spec["backend"]["command"]]
         environment = {key: render(value).render(variables) for key, value in spec["backend"]["env"].items()}
-        marks = {key: value for key, value in os.environ.items() if key.startswith(("CITADEL_", "COVERAGE_"))}
-        base = {"PATH": os.environ["PATH"], "HOME": str(self._folder), "LANG": "C.UTF-8"}
-        with (self._folder / f"{name}.log").open("ab") as output:
-            self.processes[name] = subprocess.Popen(
-                command,
-                cwd=EXAMPLE,
-                env={**base, **marks, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.processes[name] = spawned(command, environment, self._folder / f"{name}.log")
+
+    def _welcome(self, name: str) -> None:
         wait_until(lambda: self._ready(name), f"{name} to be ready")
         self._register(name)
 
-    def stop_one(self, name: str) -> tuple[int, float]:
-        """Stop a service by its stop signal; returns its exit status and how long it took in seconds."""
-        process = self.processes.pop(name)
-        httpx.put(f"http://{self._consul}/v1/agent/service/deregister/{name}", trust_env=False)
-        begun = time.monotonic()
-        process.send_signal(signal.Signals[self.services[name]["backend"].get("stop_signal", "SIGTERM")])
-        try:
-            status = process.wait(_STOP_SECONDS)
-        finally:
-            process.kill()
-            process.wait()
-        return status, time.monotonic() - begun
-
     def stop(self) -> dict[str, tuple[int, float]]:
-        """Stop every service that runs, dependents first."""
-        return {name: self.stop_one(name) for name in reversed(self.order) if name in self.processes}
+        """Stop every service by its signal, dependents first: exit statuses, and how long each took in seconds."""
+        ended: dict[str, tuple[int, float]] = {}
+        for level in reversed(self._levels()):
+            begun = time.monotonic()
+            for name in level:
+                self._http.put(f"http://{self._consul}/v1/agent/service/deregister/{name}")
+                number = signal.Signals[self.services[name]["backend"].get("stop_signal", "SIGTERM")]
+                self.processes[name].send_signal(number)
+            for name in level:
+                status = self.processes.pop(name).wait(_STOP_SECONDS)
+                ended[name] = (status, time.monotonic() - begun)
+        return ended
+
+    def end(self) -> None:
+        """Kill whatever still runs."""
+        for name in list(self.processes):
+            self.kill_one(name)
+        self._http.close()
 
     def kill_one(self, name: str) -> None:
         """SIGKILL, as the machine's OOM killer does it; Consul is not told."""
@@ -221,7 +234,7 @@ class PlatformProcesses:
         if "tcp" in self.services[name]["checks"][0]:
             return accepts_connections(self.port(name))
         try:
-            return httpx.get(self.url(name, "/health"), trust_env=False).status_code == 200
+            return self._http.get(self.url(name, "/health")).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -235,17 +248,22 @@ class PlatformProcesses:
             "Tags": ["ai-platform"],
             "Check": {kind.upper(): check[kind], "Interval": "1s", "Timeout": "2s", "Status": "passing"},
         }
-        httpx.put(f"http://{self._consul}/v1/agent/service/register", json=body, trust_env=False).raise_for_status()
+        self._http.put(f"http://{self._consul}/v1/agent/service/register", json=body).raise_for_status()
+
+    def request(
+        self, name: str, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        """A request to one of the services."""
+        return self._http.request(method, self.url(name, path), json=body, headers=headers)
+
+    def get(self, name: str, path: str) -> Any:
+        """What a service answers, decoded."""
+        return self.request(name, "GET", path).json()
+
+    def post(self, path: str, body: dict[str, Any], key: str = KEY) -> httpx.Response:
+        """A request to the gateway."""
+        return self.request("api-gateway", "POST", path, body, {"authorization": f"Bearer {key}"} if key else {})
 
     def ask(self, question: str, key: str = KEY) -> httpx.Response:
         """A question at the gateway."""
         return self.post("/v1/ask", {"question": question}, key)
-
-    def post(self, path: str, body: dict[str, Any], key: str = KEY) -> httpx.Response:
-        """A request to the gateway."""
-        headers = {"authorization": f"Bearer {key}"}
-        return httpx.post(self.url("api-gateway", path), json=body, headers=headers, timeout=20.0, trust_env=False)
-
-    def get(self, name: str, path: str, **headers: str) -> Any:
-        """What a service answers, decoded."""
-        return httpx.get(self.url(name, path), headers=headers, trust_env=False).json()

@@ -102,8 +102,7 @@ def test_a_broken_line_in_the_middle_is_reported_with_its_place(collection: Coll
 
 
 def test_a_log_that_is_mostly_history_is_rewritten(collection: Collection, tmp_path: Path) -> None:
-    for number in range(1200):
-        collection.upsert([point("same", 1.0, float(number))])
+    collection.upsert([point("same", 1.0, float(number)) for number in range(1200)])
     before = collection.log_bytes
     again = reopened(collection, tmp_path)
     assert again.log_bytes < before / 1000

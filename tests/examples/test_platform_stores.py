@@ -175,6 +175,7 @@ async def test_postgres_keeps_its_data_through_stop_and_kill(postgres_folder: Pa
         with pytest.raises(Unavailable, match="postgresql"):
             await database.rows("SELECT 1")
         with postgres_at(port, postgres_folder) as process:
+            await answering(database)
             await database.execute("INSERT INTO t VALUES (%s)", [3])
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
