@@ -111,7 +111,7 @@ STACK: Setting[str | None] = Setting(
     values.name,
     _NO_TEXT,
     "The stack to work on.",
-    default_text="the only stack in Consul, or default",
+    default_text="the only stack in Consul, or `default`",
 )
 NODE = Setting(
     "node",
@@ -137,7 +137,7 @@ STATE_DIR = Setting(
     Path(),
     "Folder of the node agent's own state and of the services' output.",
     default_from=_state_dir,
-    default_text="/var/lib/citadel as root, else ${XDG_STATE_HOME:-~/.local/state}/citadel",
+    default_text="`/var/lib/citadel` as root, else `${XDG_STATE_HOME:-~/.local/state}/citadel`",
 )
 TEMPLATES: Setting[Path | None] = Setting(
     "templates",

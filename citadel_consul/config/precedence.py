@@ -158,7 +158,7 @@ class Sources:
                 winner = _Resolved(self._anchored(value, given.rank), given.rank, given.origin, given.place)
         if winner is not None:
             return winner
-        origin = f"default ({setting.default_text})" if setting.default_text else "default"
+        origin = f"default ({setting.default_text.replace('`', '')})" if setting.default_text else "default"
         return _Resolved(setting.usual(self.environ), Rank.DEFAULT, origin, f"setting {setting.name}")
 
     def _given(self, setting: Setting[object]) -> Iterator[Given]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from citadel_consul.core.model import (
 )
 
 DEFAULT_CHECK_TIMEOUT_SECONDS = 5.0
+_ABSOLUTE_TEMPLATE = re.compile(r"\{\{-?\s*data_dir\b")
 UNUSED_TTL_SECONDS = 30.0  # of a check that is not of kind ttl
 
 
@@ -74,6 +76,8 @@ def _backend(model: BackendModel, folder: Path) -> ProcessBackend:
 
 def _absolute(cwd: str, folder: Path) -> str:
     """``cwd`` against ``folder``. Symbolic links stay: a link that is switched at a deployment has to be followed."""
+    if _ABSOLUTE_TEMPLATE.match(cwd):
+        return cwd
     joined = str(folder / cwd)
     return joined if is_template(cwd) else os.path.normpath(joined)
 

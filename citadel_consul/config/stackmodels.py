@@ -47,7 +47,9 @@ class BackendModel(FileModel):
     env: dict[types.EnvName, types.TemplatedText] = Field(
         default_factory=dict, description="Variables added to the environment."
     )
-    cwd: types.Program | None = Field(None, description="Working folder, relative to the stack file.")
+    cwd: types.Program | None = Field(
+        None, description="Working folder, relative to the stack file; the node agent's choice if absent."
+    )
     user: types.Line | None = Field(None, description="User to run as; the node agent's own if absent.")
     stop_signal: types.StopSignal = Field("SIGTERM", description="Asks the program to stop.")
     reload_signal: types.ReloadSignal | None = Field(None, description="Asks the program to reload; none if absent.")

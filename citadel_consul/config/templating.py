@@ -26,7 +26,7 @@ VARIABLES: Mapping[str, tuple[str, ...]] = {
     "data_dir": (),
     "consul_http_addr": (),
 }
-"""What a template may name, each with its parts; ``python`` is the path of the interpreter that citadel runs on."""
+"""What a template may name, each with its parts, as ``rendering.scope`` provides them."""
 
 _MARKS = ("{{", "{%", "{#")
 

@@ -22,7 +22,7 @@ from citadel_consul.core.model import (
     Strength,
 )
 
-names = st.text("abz09", min_size=1, max_size=6) | st.sampled_from(["a-b", "redis", "x" * 63])
+names = st.text("abz09", min_size=1, max_size=6) | st.sampled_from(["a-b", "redis", "x" * 60])
 words = st.text(
     st.characters(codec="utf-8", categories=["L", "N", "P"], exclude_characters="{}#%"), min_size=1, max_size=8
 )
@@ -49,9 +49,9 @@ def checks(draw: st.DrawFn, name: str) -> Check:
         return replace(check, args=tuple(draw(st.lists(words, min_size=1, max_size=3))))
     if kind is CheckKind.HTTP:
         headers = draw(st.dictionaries(keys, st.lists(words, min_size=1, max_size=2).map(tuple), max_size=2))
-        target = f"https://{draw(names)}:{draw(st.integers(1, 65535))}/health"
+        target = f"https://h{draw(names)}:{draw(st.integers(1, 65535))}/health"
         return replace(check, target=target, method="PUT", headers=headers, tls_skip_verify=draw(st.booleans()))
-    return replace(check, target=f"{draw(names)}:{draw(st.integers(1, 65535))}")
+    return replace(check, target=f"h{draw(names)}:{draw(st.integers(1, 65535))}")
 
 
 @st.composite

@@ -237,6 +237,11 @@ def test_a_templated_working_folder_stays_a_template() -> None:
     assert parse(text).services["web"].backend.cwd == "/srv/app/run/{{ node.name }}"
 
 
+def test_the_data_folder_of_a_service_is_absolute_already() -> None:
+    text = MINIMAL.replace("[serve]", '[serve], cwd: "{{ data_dir }}/run"')
+    assert parse(text).services["web"].backend.cwd == "{{ data_dir }}/run"
+
+
 def test_problems_name_the_file_as_it_was_given(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("version: 1\nstack: s\nservices: {}\n", encoding="utf-8")
