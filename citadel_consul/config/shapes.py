@@ -83,7 +83,7 @@ def _type_remedy(kind: str, value: object) -> str:
         word = value.lower()
         return f"write {'true' if word in {'yes', 'on', 'y', '1', 'true'} else 'false'}, without quotes"
     if kind == "string_type" and isinstance(value, int | float):
-        return f'quote it: "{value}"'
+        return f'quote it: "{_described(value)}"'
     return ""
 
 

@@ -157,6 +157,19 @@ FILE_LEVEL = [
 ]
 
 FIELDS = [
+    api("a number for a word", "template: 5", "template", "5 is not text", 'quote it: "5"'),
+    api("true for a word", "endpoint: true", "endpoint", "true is not text", 'quote it: "true"'),
+    api("a list for a flag", "oneshot: [a]", "oneshot", "a list is not true or false", ""),
+    api("a fraction for a count", "recovery: {attempts: 1.5}", "recovery.attempts", "1.5 is not a whole number", ""),
+    api(
+        "too many attempts", "recovery: {attempts: 5000}", "recovery.attempts", "5000 is too large", "use 1000 or less"
+    ),
+    api("a line break", 'tags: ["a\\nb"]', "tags[0]", "holds a control character", "write it on one line"),
+    api("an empty tag", 'tags: [" "]', "tags[0]", "is empty", "give it a value, or remove the key"),
+    api("a NUL", 'meta: {a: "x\\0"}', "meta.a", "holds a NUL character", "remove it"),
+    api("a long value", f"meta: {{a: {'é' * 257}}}", "meta.a", "longer than Consul's limit of 512 bytes", "shorten it"),
+    api("a deep template", f'tags: ["{{{{{"(" * 3000}"]', "tags[0]", "a template nested too deeply", "simplify it"),
+    api("a broken IPv6 address", "endpoint: 'http://[::1:80'", "endpoint", "is not a URL", ENDPOINT),
     api("a field misspelt", "start_timout: 5s", "start_timout", "unknown key", "did you mean start_timeout?"),
     api("a field without a value", "tags:", "tags", "has no value", "give it one, or remove the key"),
     api("yes for true", "critical: yes", "critical", "'yes' is not true or false", "write true, without quotes"),

@@ -27,6 +27,7 @@ from citadel_consul.core.model import (
     Stack,
     Strength,
 )
+from citadel_consul.errors import InvalidInput
 
 FULL = """\
 version: 1
@@ -245,7 +246,7 @@ def test_the_data_folder_of_a_service_is_absolute_already() -> None:
 def test_problems_name_the_file_as_it_was_given(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_text("version: 1\nstack: s\nservices: {}\n", encoding="utf-8")
-    with pytest.raises(Exception, match=rf"{path}:3: services: is empty"):
+    with pytest.raises(InvalidInput, match=rf"{path}:3: services: is empty"):
         load_stack(path)
 
 
