@@ -23,9 +23,8 @@ MIRROR_VARIABLE = "CITADEL_LAB_MIRROR"
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
 
 
-def ensure_image(suite: str, payload: str, report: Report) -> str:
-    """Build what is missing of the image, note it for the Vagrantfile, and return its id (``sha256:…``)."""
-    base = _ensure_base(suite, report)
+def ensure_image(base: str, payload: str, report: Report) -> str:
+    """Have the image of a node, note it for the Vagrantfile, and return its id (``sha256:…``)."""
     tag = f"{NODE}:{_short(base, payload)}"
     if image_id(tag) is None:
         report(f"building the image of a node ({tag})")
@@ -74,10 +73,11 @@ def packages() -> list[str]:
     return (layout.PROVISION / "packages.txt").read_text().split()
 
 
-def _ensure_base(suite: str, report: Report) -> str:
+def ensure_base(suite: str, report: Report) -> str:
+    """Have the base image of a Debian suite; returns its tag."""
     tag = f"{BASE}:{_short(suite, *packages(), *LEFT_OUT)}"
     if image_id(tag) is None:
-        report(f"building the base image ({tag}): Debian {suite}, half a minute")
+        report(f"building the base image ({tag}): Debian {suite}")
         _build_base(suite, tag)
         _prune(BASE, tag)
     return tag

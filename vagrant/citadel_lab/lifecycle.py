@@ -14,7 +14,7 @@ from .command import find_program, run
 from .engine import engine_answers, ensure_engine, stop_engine
 from .errors import LabError, UsageError
 from .host import Report, ensure_host
-from .image import ensure_image, remove_images
+from .image import ensure_base, ensure_image, remove_images
 from .machines import ABSENT, PAUSED, RUNNING, STOPPED, Machines, noted_machines
 from .payload import CHECKSUM, build_payload
 from .topology import SUBNET_VARIABLE, Node, Topology
@@ -34,9 +34,12 @@ def prepare(topology: Topology, report: Report, image: bool = True) -> str:
     ensure_host(topology.provider, report)
     if topology.provider == "docker":
         ensure_engine(report)
-    payload = build_payload(report)
-    if topology.provider == "docker" and image:
-        ensure_image(topology.suite, payload, report)
+    if topology.provider != "docker" or not image:
+        return build_payload(report)
+    with ThreadPoolExecutor(max_workers=1) as pool:  # the two need nothing of each other
+        base = pool.submit(ensure_base, topology.suite, report)
+        payload = build_payload(report)
+        ensure_image(base.result(), payload, report)
     return payload
 
 
@@ -70,6 +73,8 @@ def update(topology: Topology, machines: Machines, payload: str, report: Report)
         names = [node.name for node, old in zip(topology.nodes, pool.map(stale, topology.nodes), strict=True) if old]
     if names:
         report(f"bringing up to date: {', '.join(names)}")
+        if topology.provider != "docker":  # containers have the payload mounted, virtual machines a copy
+            vagrant(["rsync", *names])
         vagrant(["provision", *names])
 
 
@@ -87,7 +92,9 @@ def down(topology: Topology, nodes: Sequence[Node], machines: Machines, report: 
         if topology.provider == "docker":
             ensure_engine(report)
         _destroy(nodes, machines, report)
-    report(f"removed: {', '.join(node.name for node in nodes)}")
+        report(f"removed: {', '.join(node.name for node in nodes)}")
+    else:
+        report("no lab is here")
     if everything:
         if topology.provider == "docker" and engine_answers():
             for tag in remove_images():

@@ -13,11 +13,16 @@ reload_units
 case "${LAB_DNS:-}" in
 dnsmasq)
     forwarder=dnsmasq.service address=127.0.0.1
-    systemctl disable -q --now systemd-resolved.service
+    other=systemd-resolved.service
+    # A virtual machine's resolv.conf is written anew at each lease.
+    dhclient=/etc/dhcp/dhclient.conf
+    if [ -f "$dhclient" ] && ! grep -qx 'prepend domain-name-servers 127.0.0.1;' "$dhclient"; then
+        echo 'prepend domain-name-servers 127.0.0.1;' >>"$dhclient"
+    fi
     ;;
 resolved)
     forwarder=systemd-resolved.service address=127.0.0.53
-    systemctl disable -q --now dnsmasq.service
+    other=dnsmasq.service
     ;;
 *)
     systemctl disable -q dnsmasq.service systemd-resolved.service
@@ -26,6 +31,7 @@ resolved)
 esac
 
 ! echo "LAB_RESOLVER=$address" | put_text /etc/default/lab-resolv || changed=1
+if [ -e "/lib/systemd/system/$other" ]; then systemctl disable -q --now "$other"; fi
 systemctl enable -q "$forwarder" lab-resolv.service
 if [ -n "$changed" ]; then
     systemctl restart lab-resolv.service "$forwarder"

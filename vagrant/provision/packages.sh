@@ -1,9 +1,13 @@
 #!/bin/sh
-# Install the packages that are missing. An image has them all, so this does nothing there.
+# Install the packages that are missing. An image has them all, so this does nothing there. A virtual machine gets only
+# the DNS forwarder that it uses: each of the two takes resolv.conf, or its port, from the other when it is installed.
 . "$(dirname "$0")/lib.sh"
 
 missing=
 while read -r package; do
+    case "${LAB_DNS:-}:$package" in
+    dnsmasq:systemd-resolved | resolved:dnsmasq) continue ;;
+    esac
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing="$missing $package"
 done <"$LAB/provision/packages.txt"
 
