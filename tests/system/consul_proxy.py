@@ -1,0 +1,146 @@
+"""A proxy before Consul that can fail in all the ways in which a network can.
+
+It understands just enough HTTP to see where a request begins, so that a test can do something exactly before the nth
+write reaches Consul, or after it took effect and before its answer comes back. It can be slow, and it can go silent
+(connections stay open and nothing comes through), as a cut-off or half-open network does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+WRITE = b"PUT /v1/txn"
+
+
+@dataclass
+class Trap:
+    """Call ``spring`` at the ``nth`` write (from 1): ``before`` it reaches Consul, or after it took effect."""
+
+    nth: int
+    before: bool
+    spring: Callable[[], None]
+    sprung: bool = False
+
+
+class ConsulProxy:
+    """Listens on a free port of loopback and forwards to ``upstream`` (``host:port``), in a thread of its own."""
+
+    def __init__(self, upstream: str) -> None:
+        host, _, port = upstream.rpartition(":")
+        self._upstream = (host, int(port))
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._open = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self.address = ""
+        self.delay_seconds = 0.0
+        self.writes = 0
+        self.trap: Trap | None = None
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._call(self._start())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._call(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def silence(self) -> None:
+        """Let nothing through any more; connections stay open."""
+        self._loop.call_soon_threadsafe(self._open.clear)
+
+    def speak(self) -> None:
+        """Let everything through again, what was held up included."""
+        self._loop.call_soon_threadsafe(self._open.set)
+
+    def cut(self) -> None:
+        """Break every connection that is open now."""
+        self._call(self._cut())
+
+    def _call(self, work: object) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)  # type: ignore[arg-type]
+
+    async def _start(self) -> None:
+        self._open.set()
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        await self._cut()
+
+    async def _cut(self) -> None:
+        doomed = list(self._tasks)
+        for task in doomed:
+            task.cancel()
+        await asyncio.gather(*doomed, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+        try:
+            far_reader, far_writer = await asyncio.open_connection(*self._upstream)
+        except OSError:
+            writer.close()
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                back = group.create_task(self._pump_back(far_reader, writer))
+                await self._pump_requests(reader, far_writer)
+                back.cancel()
+        except* (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            for end in (writer, far_writer):
+                with contextlib.suppress(OSError):
+                    end.close()
+            if task is not None:
+                self._tasks.discard(task)
+
+    async def _pump_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forward whole requests, one by one."""
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.readexactly(_length(head))
+            await self._open.wait()
+            if self.delay_seconds:
+                await asyncio.sleep(self.delay_seconds)
+            is_write = head.startswith(WRITE)
+            if is_write:
+                self.writes += 1
+                self._spring(before=True)
+            writer.write(head + body)
+            await writer.drain()
+
+    async def _pump_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await self._open.wait()
+            self._spring(before=False)
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    def _spring(self, *, before: bool) -> None:
+        trap = self.trap
+        if trap is not None and not trap.sprung and trap.before is before and self.writes >= trap.nth:
+            trap.sprung = True
+            trap.spring()
+
+
+def _length(head: bytes) -> int:
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.strip().lower() == b"content-length":
+            return int(value)
+    return 0
