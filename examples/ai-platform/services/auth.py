@@ -24,6 +24,7 @@ from .settings import Settings
 
 SCOPES = ("admin", "ask", "documents", "usage")
 PER_MINUTE, BURST = 600, 60
+BOOTSTRAP_PER_MINUTE, BOOTSTRAP_BURST = 6000, 200
 
 _SCHEMA: LiteralString = """
 CREATE TABLE IF NOT EXISTS api_keys (
@@ -77,7 +78,7 @@ class Keys:
         """Make the table and the first key."""
         await self._database.ensure(_SCHEMA)
         if self._bootstrap:
-            await self._add(self._bootstrap, "demo", list(SCOPES), PER_MINUTE, BURST)
+            await self._add(self._bootstrap, "demo", list(SCOPES), BOOTSTRAP_PER_MINUTE, BOOTSTRAP_BURST)
 
     async def verify(self, key: str) -> dict[str, Any]:
         """Whose ``key`` it is. Raises Unauthorized when it is nobody's, or was revoked."""

@@ -60,7 +60,13 @@ class Installation:
         for path in (scratch, *scratch.rglob("*")):
             if not path.is_symlink():
                 path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or os.access(path, os.X_OK) else 0o444))
-        scratch.rename(target)
+        try:
+            scratch.rename(target)
+        except OSError:
+            shutil.rmtree(scratch)
+            if not target.exists():
+                raise
+            # Another instance was faster, with the same files.
         return copy
 
 
