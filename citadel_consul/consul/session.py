@@ -88,6 +88,10 @@ class Sessions(Endpoint):
         found: tuple[SessionInfo, ...] = await self._read(_sessions, f"/v1/session/info/{session}")
         return found[0] if found else None
 
+    async def session_list(self) -> tuple[SessionInfo, ...]:
+        """Every living session of the datacenter that this token may read."""
+        return await self._read(_sessions, "/v1/session/list")
+
 
 def _id(response: Response) -> str:
     return str(document(response)["ID"])

@@ -16,6 +16,7 @@ from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.lease import Lease, TTLCheck
 from citadel_consul.core.snapshot import Defaults
 from citadel_consul.errors import LeadershipLost
+from citadel_consul.orchestrator.handover import SERVICE_NAME, hand_over_on_request
 from citadel_consul.orchestrator.loop import ControlLoop, Turns
 from citadel_consul.orchestrator.rival import RivalWatch
 from citadel_consul.store import documents
@@ -23,8 +24,6 @@ from citadel_consul.store.documents import LeaderRecord
 from citadel_consul.store.keys import Keys
 
 log = logging.getLogger(__name__)
-
-SERVICE_NAME = "citadel-orchestrator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +101,7 @@ class Orchestrator:
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(lease.keep())
+            group.create_task(hand_over_on_request(self._client, self.config.stack, lease))
             group.create_task(self._loop.run())
 
     def _record(self) -> bytes:

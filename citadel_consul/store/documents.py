@@ -41,6 +41,15 @@ class LeaderRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class HandoverRequest:
+    """A request that the leadership of ``epoch`` end, in favour of ``to`` (a node, an orchestrator; empty: any)."""
+
+    epoch: int
+    to: str = ""
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentRecord:
     """The node agent of a node: written under its own lock."""
 
@@ -155,6 +164,7 @@ SPEC = Document(ServiceSpec, strict=True)
 EDGE = Document(Edge, strict=True, from_key=("service", "dependency"))
 HOLD = Document(Hold, strict=True, from_key=("scope", "name"))
 LEADER = Document(LeaderRecord)
+HANDOVER = Document(HandoverRequest)
 AGENT = Document(AgentRecord)
 DESIRED = Document(NodeDesired)
 OBSERVED = Document(NodeObserved)

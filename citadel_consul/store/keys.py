@@ -22,6 +22,11 @@ class Keys:
         return f"{self.root}leader"
 
     @property
+    def handover(self) -> str:
+        """Where an operator asks for another leader."""
+        return f"{self.root}handover"
+
+    @property
     def agents(self) -> str:
         return f"{self.root}agents/"
 
