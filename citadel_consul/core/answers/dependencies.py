@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypedDict
 
 from citadel_consul.core.answers.instants import instant, seconds_between
 from citadel_consul.core.answers.problems import StackProblem, stack_problems
-from citadel_consul.core.model import Condition, Edge, OnRecovery, Strength
+from citadel_consul.core.model import Edge
 from citadel_consul.core.rules import unmet_edges
 from citadel_consul.core.snapshot import Snapshot
 
-EdgeAnswer = TypedDict(
-    "EdgeAnswer",
-    {
-        "from": str,
-        "to": str,
-        "type": str,
-        "condition": Condition,
-        "strength": Strength,
-        "min_instances": int | None,
-        "on_recovery": OnRecovery,
-        "met": bool,
-    },
-)
-"""An edge drawn from what is needed to who needs it; ``from`` is the dependency. ``met`` tells whether it holds now."""
+EdgeAnswer = Mapping[str, str | int | bool | None]
+"""An edge, drawn from what is needed to who needs it: ``from`` (the dependency), ``to``, ``type`` (``dependency``),
+``condition``, ``strength``, ``min_instances``, ``on_recovery`` as the edge has them, and ``met``: whether it holds now.
+A mapping, because ``from`` cannot be the name of a field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +146,9 @@ def _edge(snapshot: Snapshot, edge: Edge) -> EdgeAnswer:
         "from": edge.dependency,
         "to": edge.service,
         "type": "dependency",
-        "condition": edge.condition,
-        "strength": edge.strength,
+        "condition": str(edge.condition),
+        "strength": str(edge.strength),
         "min_instances": edge.min_instances,
-        "on_recovery": edge.on_recovery,
+        "on_recovery": str(edge.on_recovery),
         "met": snapshot.edge_met(edge),
     }

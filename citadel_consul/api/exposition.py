@@ -1,0 +1,121 @@
+"""``/metrics``: what Prometheus scrapes, made at the moment of the scrape.
+
+Base units, the prefix ``citadel_``, and labels that a stack bounds: services, nodes and words of state, never ids.
+What the scraper's token may not read, and all of the stack while Consul does not answer, is left out, and
+``citadel_stack_readable`` says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from citadel_consul.api.meter import Meter
+from citadel_consul.core.answers.health import uptime_seconds
+from citadel_consul.core.answers.problems import missing_agents
+from citadel_consul.core.health import SERVING, Status, service_statuses
+from citadel_consul.core.operation import Kind, OperationState
+from citadel_consul.core.snapshot import Snapshot
+from citadel_consul.orchestrator.orchestrator import Orchestrator
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The stack as read for one scrape; ``snapshot`` is None if it could not be."""
+
+    snapshot: Snapshot | None
+    led: bool
+    seconds: float
+    now: float
+
+
+def expose(meter: Meter, orchestrator: Orchestrator, reading: Reading) -> bytes:
+    """All metrics in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(_Scrape(orchestrator, reading, meter.version))
+    return generate_latest(meter.registry) + generate_latest(registry)
+
+
+class _Scrape(Collector):
+    """The metrics of one scrape."""
+
+    def __init__(self, orchestrator: Orchestrator, reading: Reading, version: str) -> None:
+        self._orchestrator = orchestrator
+        self._reading = reading
+        self._version = version
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._process()
+        snapshot = self._reading.snapshot
+        yield _gauge("citadel_stack_readable", "Whether the stack could be read for this scrape.", snapshot is not None)
+        yield _gauge("citadel_stack_read_duration_seconds", "How long reading the stack took.", self._reading.seconds)
+        if snapshot is not None:
+            yield _gauge("citadel_stack_led", "Whether any orchestrator leads the stack.", self._reading.led)
+            yield from _services(snapshot, self._reading.now)
+            yield from _operations(snapshot)
+            yield from _order(snapshot)
+
+    def _process(self) -> Iterator[Metric]:
+        orchestrator, turns = self._orchestrator, self._orchestrator.turns
+        info = GaugeMetricFamily("citadel_build_info", "The version that runs; always 1.", labels=("version", "stack"))
+        info.add_metric((self._version, orchestrator.config.stack), 1)
+        yield info
+        yield _gauge("citadel_start_time_seconds", "When it was started, in unix seconds.", orchestrator.started_at)
+        yield _gauge("citadel_leader", "Whether this orchestrator leads.", orchestrator.leading)
+        if orchestrator.epoch is not None:
+            yield _gauge("citadel_leader_epoch", "The epoch of its leadership, if it leads.", orchestrator.epoch)
+        yield _counter("citadel_control_loop_turns", "Decisions of the present leadership.", turns.turns)
+        yield _counter("citadel_control_loop_transactions", "Fenced transactions written.", turns.transactions)
+        yield _counter("citadel_control_loop_decide_seconds", "Time spent deciding.", turns.decide_seconds)
+
+
+def _services(snapshot: Snapshot, now: float) -> Iterator[Metric]:
+    statuses = service_statuses(snapshot, now)
+    counts = Counter(statuses.values())
+    by_status = GaugeMetricFamily("citadel_services", "Services by how they are.", labels=("status",))
+    for word in Status:
+        by_status.add_metric((str(word),), counts[word])
+    yield by_status
+    up = GaugeMetricFamily("citadel_service_up", "Whether a service serves.", labels=("service", "critical"))
+    uptime = GaugeMetricFamily("citadel_service_uptime_seconds", "Since it is ready.", labels=("service",))
+    starts = CounterMetricFamily("citadel_service_starts", "Starts of its instances.", labels=("service",))
+    for service, word in statuses.items():
+        up.add_metric((service, str(snapshot.specs[service].critical).lower()), word in SERVING)
+        seconds = uptime_seconds(snapshot, service, now)
+        if seconds is not None:
+            uptime.add_metric((service,), seconds)
+        found = (snapshot.observed.get(instance) for instance in snapshot.instances(service))
+        starts.add_metric((service,), sum(observed.starts for observed in found if observed is not None))
+    yield from (up, uptime, starts)
+
+
+def _operations(snapshot: Snapshot) -> Iterator[Metric]:
+    counts = Counter((op.kind, op.state) for op in snapshot.operations)
+    family = GaugeMetricFamily(
+        "citadel_operations", "Operations that are remembered, by kind and state.", labels=("kind", "state")
+    )
+    for kind in Kind:
+        for state in OperationState:
+            family.add_metric((str(kind), str(state)), counts[kind, state])
+    yield family
+
+
+def _order(snapshot: Snapshot) -> Iterator[Metric]:
+    yield _gauge("citadel_agents", "Node agents that hold their lock.", len(snapshot.agents))
+    yield _gauge("citadel_agents_missing", "Nodes with services and without an agent.", len(missing_agents(snapshot)))
+    yield _gauge("citadel_holds", "Holds that are set.", len(snapshot.holds))
+    yield _gauge("citadel_unusable_keys", "Keys that cannot be used as they stand.", len(snapshot.faults))
+    yield _gauge("citadel_rejected_edges", "Edges that are not in force.", len(snapshot.graph_faults))
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, text, value=float(value))
+
+
+def _counter(name: str, text: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, text, value=float(value))
