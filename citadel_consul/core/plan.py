@@ -70,10 +70,12 @@ def running_dependents(snapshot: Snapshot, targets: Iterable[Instance]) -> tuple
     broken = {i.service for i in going}
     order = list(reversed(snapshot.graph.in_start_order(snapshot.graph.services)))
     affected: set[str] = set()
+    looked_at: set[str] = set()  # each service once: there can be exponentially many paths to it
     todo = [edge for service in broken for edge in snapshot.graph.dependents(service)]
     for edge in todo:  # grows while it is walked
-        if edge.service in affected or not edge.needed_to_run or snapshot.survives(edge, going):
+        if edge.service in looked_at or not edge.needed_to_run or snapshot.survives(edge, going):
             continue
+        looked_at.add(edge.service)
         own = snapshot.instances(edge.service)
         if any(not snapshot.is_down(instance) for instance in own if instance not in going):
             affected.add(edge.service)
