@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from citadel_consul.core.lifecycle import Observed, Phase
+from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Condition, OnFailure
 from citadel_consul.core.operation import (
     Kind,
@@ -19,8 +19,9 @@ from citadel_consul.core.operation import (
     StepAction,
     StepState,
 )
-from citadel_consul.core.rules import holding_up, is_hopeless, steps_by_service, unmet_edges
+from citadel_consul.core.rules import is_hopeless
 from citadel_consul.core.turn import Turn
+from citadel_consul.core.worklist import Worklist
 
 KILL_MARGIN_SECONDS = 10.0
 """How much longer than its stop time-out a stop may take: the agent kills at the time-out, and needs time to say so."""
@@ -28,38 +29,67 @@ KILL_MARGIN_SECONDS = 10.0
 
 def advance(turn: Turn, operation: Operation) -> Operation:
     """Take ``operation`` as far as it can go now; returns it as it stands then."""
-    steps = list(operation.steps)
+    work = Worklist(turn.snapshot, operation.steps)
     undoing = operation.state is OperationState.ROLLING_BACK
-    if not undoing:
-        _give_up(turn, operation, steps)
+    _adopt(turn, operation, work)
     changed = True
     while changed:  # a step that ends here can let another begin or be skipped in the same turn
-        changed = False
-        for position in range(len(steps)):
-            changed |= _advance_step(turn, operation, steps, position)
-    operation = replace(operation, steps=tuple(steps))
-    if not undoing and _policy(turn, operation) is OnFailure.ROLLBACK:
+        changed = _follow_running(turn, operation, work)
+        if not undoing:  # after what has failed is known, and before anything begins that should not any more
+            changed |= _give_up(turn, operation, work)
+        changed |= _begin_waiting(turn, operation, work)
+    operation = replace(operation, steps=tuple(work.steps))
+    if not undoing and _policy(turn, operation, work.steps) is OnFailure.ROLLBACK:
         return _roll_back(turn, operation)
     if all(step.ended for step in operation.steps):
         return _end(turn, operation)
     return operation
 
 
-def _advance_step(turn: Turn, operation: Operation, steps: list[Step], position: int) -> bool:
-    step = steps[position]
-    if step.ended:
+def _adopt(turn: Turn, operation: Operation, work: Worklist) -> None:
+    """Take as begun what was ordered by a leader that died before it could write so.
+
+    The order may have run its course meanwhile; without this, a start that failed would be tried again, and a
+    rollback would not know of one that succeeded.
+    """
+    for position, step in enumerate(work.steps):
+        desired = turn.snapshot.desired.get(step.instance)
+        if step.state is not StepState.WAITING or step.undo or desired is None or desired.operation != operation.id:
+            continue
+        if step.action is (StepAction.START if desired.run else StepAction.STOP):
+            begun = replace(step, state=StepState.RUNNING, began_at=turn.now, generation=desired.generation, detail="")
+            _write(turn, operation, work, position, begun)
+
+
+def _follow_running(turn: Turn, operation: Operation, work: Worklist) -> bool:
+    """See what has become of the steps that have begun; returns whether any has ended."""
+    changed = False
+    for position, step in enumerate(work.steps):
+        if step.state is StepState.RUNNING:
+            changed |= _write(turn, operation, work, position, _ADVANCE[step.action](turn, operation, step))
+    return changed
+
+
+def _begin_waiting(turn: Turn, operation: Operation, work: Worklist) -> bool:
+    """Begin or skip what can be by now; returns whether anything was. A failure ends the round: it may forbid more."""
+    changed = False
+    for position, step in enumerate(work.steps):
+        if step.state is StepState.WAITING:
+            after = _blocked_by_steps(step, work.steps) or _BEGIN[step.action](turn, operation, work, step)
+            changed |= _write(turn, operation, work, position, after)
+            if after.state is StepState.FAILED:
+                break
+    return changed
+
+
+def _write(turn: Turn, operation: Operation, work: Worklist, position: int, after: Step) -> bool:
+    """Put ``after`` in its place if it is news; returns whether the state of the step has changed."""
+    before = work.steps[position]
+    if after == before:
         return False
-    if step.state is StepState.RUNNING:
-        after = _ADVANCE[step.action](turn, operation, step)
-    elif (blocked := _blocked_by_steps(step, steps)) is not None:
-        after = blocked
-    else:
-        after = _BEGIN[step.action](turn, operation, steps, step)
-    if after == step:
-        return False
-    steps[position] = after
-    turn.write_step(operation, position, after, step.state)
-    return after.state is not step.state
+    work.put(position, after)
+    turn.write_step(operation, position, after, before.state)
+    return after.state is not before.state
 
 
 def _blocked_by_steps(step: Step, steps: list[Step]) -> Step | None:
@@ -76,30 +106,35 @@ def _blocked_by_steps(step: Step, steps: list[Step]) -> Step | None:
 # --- starting ---------------------------------------------------------------------------------------------------
 
 
-def _begin_start(turn: Turn, operation: Operation, steps: list[Step], step: Step) -> Step:
+def _begin_start(turn: Turn, operation: Operation, work: Worklist, step: Step) -> Step:
     snapshot, instance = turn.snapshot, step.instance
     desired = snapshot.desired.get(instance)
     if instance.service not in snapshot.specs:
         return _fail(turn, step, "its spec is gone")
     runs = snapshot.is_alive(instance) or snapshot.meets(instance, Condition.COMPLETED)
-    if runs and desired is not None and desired.run:
+    if runs and desired is not None:
+        if not desired.run:
+            return _explain(step, "waits until its stop is done")
         if snapshot.meets(instance, Condition.HEALTHY):
             return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="already running")
-        generation = desired.generation if desired.operation == operation.id else None
-        return replace(
-            step, state=StepState.RUNNING, began_at=turn.now, generation=generation, detail="already starting"
-        )
-    if runs:
-        return _explain(step, "waits until its stop is done")
-    starts = steps_by_service(tuple(steps), StepAction.START)
-    unmet = unmet_edges(snapshot, instance.service, starts)
+        return replace(step, state=StepState.RUNNING, began_at=turn.now, detail="already starting")
+    unmet = work.unmet(instance.service)
     for edge in unmet:
-        if is_hopeless(snapshot, edge, starts):
+        if edge.needed_to_start and is_hopeless(snapshot, edge, work.starts):
             return _skip(step, f"needs {edge.dependency}, which is not {edge.condition}")
     if unmet:
         return _explain(step, f"waits for {', '.join(f'{e.dependency} to be {e.condition}' for e in unmet)}")
+    if runs:
+        return _take_over(turn, step)
     generation = turn.order(instance, operation, run=True, reason=str(operation.kind))
     return replace(step, state=StepState.RUNNING, began_at=turn.now, generation=generation, detail="")
+
+
+def _take_over(turn: Turn, step: Step) -> Step:
+    """Want what runs although its desired state was lost. It is not this operation's start, nor its to undo."""
+    generation = turn.next_generation(step.instance)
+    turn.set_desired(step.instance, Desired(True, generation, None, "ran without an order", wanted=True))
+    return replace(step, state=StepState.RUNNING, began_at=turn.now, detail="already running")
 
 
 def _advance_start(turn: Turn, operation: Operation, step: Step) -> Step:
@@ -126,7 +161,9 @@ def _time_out_start(turn: Turn, operation: Operation, step: Step) -> str:
     observed = _answer(turn, step)
     if observed is not None:
         return f"not healthy after {seconds:g} s; left running" + (f" ({observed.detail})" if observed.detail else "")
-    turn.order(step.instance, operation, run=False, reason="no agent took the start")
+    desired, seen = turn.snapshot.desired.get(step.instance), turn.snapshot.observed.get(step.instance)
+    if desired is not None and desired.run and (seen is None or not seen.alive):
+        turn.order(step.instance, operation, run=False, reason="no agent took the start")
     missing = "" if step.node in turn.snapshot.agents else f": no node agent runs on {step.node}"
     return f"not started within {seconds:g} s{missing}"
 
@@ -134,28 +171,32 @@ def _time_out_start(turn: Turn, operation: Operation, step: Step) -> str:
 # --- stopping ---------------------------------------------------------------------------------------------------
 
 
-def _begin_stop(turn: Turn, operation: Operation, steps: list[Step], step: Step) -> Step:
+def _begin_stop(turn: Turn, operation: Operation, work: Worklist, step: Step) -> Step:
     snapshot, instance = turn.snapshot, step.instance
     if snapshot.is_down(instance):
         return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="not running")
     desired = snapshot.desired.get(instance)
-    if desired is not None and not desired.run:
+    grace = None if operation.options.graceful else 0.0
+    if desired is not None and not desired.run and grace in (None, desired.grace_seconds):
         return replace(step, state=StepState.RUNNING, began_at=turn.now, generation=desired.generation, detail="")
     if step.undo and (desired is None or desired.operation != operation.id):
         return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="changed hands meanwhile")
-    in_place = operation.kind in (Kind.RESTART, Kind.RECOVER)
-    stopping = steps_by_service(tuple(steps), StepAction.STOP)
-    above = sorted(set(holding_up(snapshot, instance, stopping, only_planned=in_place)))
+    only_planned = _is_in_place(operation, step)
+    above = [h for h in work.holders(step.service, only_planned=only_planned) if h.needs(snapshot, instance)]
+    stuck = next((h.unplanned for h in above if h.unplanned is not None), None)
+    if stuck is not None:
+        return _skip(step, f"{stuck} still runs and needs it")
     if above:
-        planned = {s.instance for found in stopping.values() for s in found if not s.ended}
-        stuck = [i for i in above if i not in planned]
-        if stuck:
-            return _skip(step, f"{stuck[0]} still runs and needs it")
-        return _explain(step, f"waits for {', '.join(map(str, above))} to stop")
-    grace = None if operation.options.graceful else 0.0
+        return _explain(step, f"waits for {', '.join(sorted(h.edge.service for h in above))} to stop")
     reason = "rollback" if step.undo else str(operation.kind)
     generation = turn.order(instance, operation, run=False, reason=reason, grace_seconds=grace)
     return replace(step, state=StepState.RUNNING, began_at=turn.now, generation=generation, detail="")
+
+
+def _is_in_place(operation: Operation, step: Step) -> bool:
+    """Whether dependents stay up on purpose while an instance is stopped: those of a follower do in any case."""
+    restarts = operation.kind in (Kind.RESTART, Kind.RECOVER)
+    return restarts and (not operation.options.cascade or bool(step.after))
 
 
 def _advance_stop(turn: Turn, operation: Operation, step: Step) -> Step:
@@ -174,8 +215,8 @@ def _advance_stop(turn: Turn, operation: Operation, step: Step) -> Step:
 # --- telling dependents -----------------------------------------------------------------------------------------
 
 
-def _begin_notify(turn: Turn, operation: Operation, steps: list[Step], step: Step) -> Step:
-    sources = sorted({steps[position].service for position in step.after})
+def _begin_notify(turn: Turn, operation: Operation, work: Worklist, step: Step) -> Step:
+    sources = sorted({work.steps[position].service for position in step.after})
     turn.record(
         "dependency-recovered",
         f"{step.instance} was told that {', '.join(sources)} came back",
@@ -189,7 +230,7 @@ def _advance_notify(turn: Turn, operation: Operation, step: Step) -> Step:  # no
     return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now)
 
 
-_BEGIN: dict[StepAction, Callable[[Turn, Operation, list[Step], Step], Step]] = {
+_BEGIN: dict[StepAction, Callable[[Turn, Operation, Worklist, Step], Step]] = {
     StepAction.START: _begin_start,
     StepAction.STOP: _begin_stop,
     StepAction.NOTIFY: _begin_notify,
@@ -212,7 +253,7 @@ def _answer(turn: Turn, step: Step) -> Observed | None:
 
 
 def _explain(step: Step, detail: str) -> Step:
-    return replace(step, detail=detail)
+    return step if step.detail == detail else replace(step, detail=detail)
 
 
 def _skip(step: Step, detail: str) -> Step:
@@ -224,29 +265,27 @@ def _fail(turn: Turn, step: Step, detail: str) -> Step:
     return replace(step, state=StepState.FAILED, ended_at=turn.now, detail=detail)
 
 
-def _give_up(turn: Turn, operation: Operation, steps: list[Step]) -> None:
+def _give_up(turn: Turn, operation: Operation, work: Worklist) -> bool:
     """Skip what has not begun when the operation was cancelled, ran out of time, or a failure says to stop."""
-    reason = _reason_to_stop(turn, operation)
+    reason = _reason_to_stop(turn, operation, work.steps)
     if reason is None:
-        return
+        return False
     timed_out = _timed_out(turn, operation)
-    for position, step in enumerate(steps):
-        after = step
-        if step.state is StepState.WAITING and not step.undo:
-            after = _skip(step, reason)
+    changed = False
+    for position, step in enumerate(work.steps):
+        if step.state is StepState.WAITING:
+            changed |= _write(turn, operation, work, position, _skip(step, reason))
         elif step.state is StepState.RUNNING and timed_out:
-            after = _fail(turn, step, reason)
-        if after != step:
-            turn.write_step(operation, position, after, step.state)
-            steps[position] = after
+            changed |= _write(turn, operation, work, position, _fail(turn, step, reason))
+    return changed
 
 
-def _reason_to_stop(turn: Turn, operation: Operation) -> str | None:
+def _reason_to_stop(turn: Turn, operation: Operation, steps: Iterable[Step]) -> str | None:
     if operation.cancelled_by is not None:
         return f"cancelled by {operation.cancelled_by}"
     if _timed_out(turn, operation):
         return f"the operation took longer than {timeout_of(turn, operation):g} s"
-    if _policy(turn, operation) in (OnFailure.KEEP, OnFailure.ROLLBACK):
+    if _policy(turn, operation, steps) in (OnFailure.KEEP, OnFailure.ROLLBACK):
         return "another service failed"
     return None
 
@@ -271,12 +310,12 @@ def _timed_out(turn: Turn, operation: Operation) -> bool:
     return True
 
 
-def _policy(turn: Turn, operation: Operation) -> OnFailure | None:
+def _policy(turn: Turn, operation: Operation, steps: Iterable[Step]) -> OnFailure | None:
     """The strictest policy among the services that failed to start; None while none has.
 
     What a restart or a recovery stopped had been running before: rolling it back would only do more harm.
     """
-    failed = [s for s in operation.steps if s.state is StepState.FAILED and s.action is StepAction.START]
+    failed = [s for s in steps if s.state is StepState.FAILED and s.action is StepAction.START]
     if not failed:
         return None
     policies = {turn.snapshot.specs[s.service].on_failure for s in failed if s.service in turn.snapshot.specs}

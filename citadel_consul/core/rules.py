@@ -6,8 +6,9 @@ They are asked by the leader before each step, and by whoever explains to a pers
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from citadel_consul.core.model import Edge, Instance
+from citadel_consul.core.model import Condition, Edge, Instance
 from citadel_consul.core.operation import Step, StepAction
 from citadel_consul.core.snapshot import Snapshot
 
@@ -36,31 +37,65 @@ def is_hopeless(snapshot: Snapshot, edge: Edge, steps: Mapping[str, list[Step]])
     return hopeful < max(1, snapshot.needed(edge))
 
 
-def holding_up(
-    snapshot: Snapshot, instance: Instance, stopping: Mapping[str, list[Step]], *, only_planned: bool
-) -> Iterator[Instance]:
-    """The running dependents for which ``instance`` has to stay up (invariant I2).
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A dependent service of which something runs, and how many instances it can spare of its dependency.
+
+    ``unplanned`` is a running instance that the operation is not going to stop, if there is one.
+    """
+
+    edge: Edge
+    spare: int
+    running: tuple[Instance, ...]
+    unplanned: Instance | None
+
+    def needs(self, snapshot: Snapshot, instance: Instance) -> bool:
+        """Whether ``instance`` (of the dependency) has to stay up for it; what has completed need not stay."""
+        return self.edge.condition is not Condition.COMPLETED and self.spare < snapshot.meets(
+            instance, self.edge.condition
+        )
+
+
+def holders(
+    snapshot: Snapshot, service: str, stopping: Mapping[str, list[Step]], *, only_planned: bool
+) -> tuple[Holder, ...]:
+    """The dependents for which instances of ``service`` may have to stay up (invariant I2).
 
     ``stopping`` are the plain stop steps of the operation by service. With ``only_planned`` (a restart in place)
     only dependents that are to be stopped themselves are waited for. Edges that do not need their dependency to run
     give the order only among what is being stopped.
     """
-    for edge in snapshot.graph.dependents(instance.service):
+    found = []
+    for edge in snapshot.graph.dependents(service):
         planned = {step.instance for step in stopping.get(edge.service, ()) if not step.ended}
         bound = edge.needed_to_run and not only_planned
         if not planned and not bound:
             continue
-        if snapshot.survives(edge, {instance}):
-            continue
-        for dependent in snapshot.instances(edge.service):
-            if (bound or dependent in planned) and snapshot.is_alive(dependent):
-                yield dependent
+        running = tuple(i for i in snapshot.instances(edge.service) if (bound or i in planned) and snapshot.is_alive(i))
+        if running:
+            unplanned = next((i for i in running if i not in planned), None)
+            found.append(Holder(edge, snapshot.spare(edge), running, unplanned))
+    return tuple(found)
+
+
+def holding_up(
+    snapshot: Snapshot, instance: Instance, stopping: Mapping[str, list[Step]], *, only_planned: bool
+) -> Iterator[Instance]:
+    """The running dependents for which ``instance`` has to stay up; see :func:`holders`."""
+    for holder in holders(snapshot, instance.service, stopping, only_planned=only_planned):
+        if holder.needs(snapshot, instance):
+            yield from holder.running
+
+
+def is_plain(step: Step) -> bool:
+    """Whether a step is a start, or a stop that waits for no other step (those of followers do)."""
+    return step.action is StepAction.START or (step.action is StepAction.STOP and not step.after)
 
 
 def steps_by_service(steps: tuple[Step, ...], action: StepAction) -> dict[str, list[Step]]:
-    """The steps with ``action``, by service; stops that wait for other steps are not plain and are left out."""
+    """The plain steps with ``action``, by service."""
     found: dict[str, list[Step]] = {}
     for step in steps:
-        if step.action is action and (action is not StepAction.STOP or not step.after):
+        if step.action is action and is_plain(step):
             found.setdefault(step.service, []).append(step)
     return found

@@ -110,20 +110,24 @@ class Snapshot:
 
     def edge_met(self, edge: Edge) -> bool:
         """Whether enough instances of the dependency are what ``edge`` asks for."""
-        return self._enough(edge, ())
+        return self.spare(edge) >= 0
 
     def survives(self, edge: Edge, gone: Collection[Instance]) -> bool:
         """Whether ``edge`` still holds when all of ``gone`` is down; what has completed need not stay."""
-        return edge.condition is Condition.COMPLETED or self._enough(edge, gone)
+        return edge.condition is Condition.COMPLETED or self._spare(edge, gone) >= 0
 
     def needed(self, edge: Edge) -> int:
         """How many instances of the dependency have to be what ``edge`` asks for; 0 if there are none at all."""
         count = len(self.instances(edge.dependency))
         return count if edge.min_instances is None else min(edge.min_instances, count)
 
-    def _enough(self, edge: Edge, gone: Collection[Instance]) -> bool:
+    def spare(self, edge: Edge) -> int:
+        """How many more instances than needed are what ``edge`` asks for; below 0 it does not hold."""
+        return self._spare(edge, ())
+
+    def _spare(self, edge: Edge, gone: Collection[Instance]) -> int:
         met = sum(self.meets(i, edge.condition) for i in self.instances(edge.dependency) if i not in gone)
-        return 0 < self.needed(edge) <= met
+        return met - max(1, self.needed(edge))
 
     def start_timeout(self, service: str) -> float:
         spec = self.specs.get(service)
