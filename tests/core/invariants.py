@@ -1,0 +1,226 @@
+"""The invariants of the design, each as a function that is asked before every action of every decision.
+
+They look at the model's own truth (which processes run) and at the store, and say again, in other words, what the
+rules in ``core`` say: a test that asks ``core`` whether ``core`` is right cannot fail.
+"""
+
+from __future__ import annotations
+
+from world import Listener, World, is_wake
+
+from citadel_consul.core.actions import Action, SetDesired, WriteOperation, WriteStep
+from citadel_consul.core.decide import decide
+from citadel_consul.core.lifecycle import Phase
+from citadel_consul.core.model import Condition, Edge, Instance, OnFailure, Strength
+from citadel_consul.core.operation import (
+    Kind,
+    OperationState,
+    StepAction,
+    StepState,
+    check_operation_transition,
+    check_step_transition,
+)
+from citadel_consul.core.plan import plan
+
+RUNNING = (OperationState.RUNNING, OperationState.ROLLING_BACK)
+
+
+def meets(world: World, instance: Instance, condition: Condition) -> bool:
+    """Whether ``instance`` is, in truth, what an edge with ``condition`` asks for."""
+    seen, wanted = world.observed.get(instance), world.desired.get(instance)
+    if seen is None or wanted is None or not wanted.run or seen.generation < wanted.generation:
+        return False
+    done, ready = seen.phase is Phase.COMPLETED, seen.phase is Phase.READY
+    oneshot = instance.service in world.specs and world.specs[instance.service].oneshot
+    return {
+        Condition.STARTED: done or ready or seen.phase is Phase.STARTING,
+        Condition.HEALTHY: (ready and not world.behaviour(instance).critical) or (done and oneshot),
+        Condition.COMPLETED: done,
+    }[condition]
+
+
+def is_met(world: World, edge: Edge, without: Instance | None = None) -> bool:
+    """Whether enough instances meet ``edge``, also if ``without`` were gone."""
+    instances = world.specs[edge.dependency].instances
+    needed = len(instances) if edge.min_instances is None else min(edge.min_instances, len(instances))
+    return sum(meets(world, i, edge.condition) for i in instances if i != without) >= needed > 0
+
+
+def edges_from(world: World, service: str) -> list[Edge]:
+    return [edge for edge in world.edges if edge.service == service]
+
+
+def i1_nothing_starts_before_its_dependencies_meet_their_condition(world: World, action: Action) -> None:
+    if isinstance(action, SetDesired) and action.desired.run:
+        for edge in edges_from(world, action.instance.service):
+            if edge.strength is not Strength.SOFT:
+                assert is_met(world, edge), f"I1: {action.instance} starts, and {edge} is not met"
+
+
+def a_soft_edge_gives_the_order_while_its_dependency_is_being_started(world: World, action: Action) -> None:
+    if not isinstance(action, SetDesired) or not action.desired.run or action.desired.operation is None:
+        return
+    steps = world.operation(action.desired.operation).steps
+    starting = {step.service for step in steps if step.action is StepAction.START and not step.ended}
+    for edge in edges_from(world, action.instance.service):
+        if edge.strength is Strength.SOFT and edge.dependency in starting:
+            assert is_met(world, edge), f"{action.instance} overtakes {edge.dependency}, which is being started"
+
+
+def i2_an_ordered_stop_leaves_no_dependent_without_it(world: World, action: Action) -> None:
+    """A restart in place is the exception: dependents stay up on purpose."""
+    if not isinstance(action, SetDesired) or action.desired.run or action.desired.operation is None:
+        return
+    operation = world.operation(action.desired.operation)
+    if operation.kind in (Kind.RESTART, Kind.RECOVER) and not operation.options.cascade:
+        return
+    if action.desired.reason == "no agent took the start" or is_follower(world, action):
+        return
+    for edge in world.edges:
+        if edge.dependency != action.instance.service or edge.strength is not Strength.HARD:
+            continue
+        if edge.condition is Condition.COMPLETED or is_met(world, edge, without=action.instance):
+            continue
+        above = [i for i in world.specs[edge.service].instances if world.runs(i)]
+        assert not above, f"I2: {action.instance} is stopped under {above}"
+
+
+def is_follower(world: World, action: SetDesired) -> bool:
+    """Whether a stop is the first half of what an edge's ``on_recovery: restart`` asks for: that is in place too."""
+    steps = world.operation(action.desired.operation or "").steps
+    return any(s.instance == action.instance and s.action is StepAction.STOP and s.after for s in steps)
+
+
+def nothing_is_started_or_stopped_twice_for_one_operation(world: World, action: Action) -> None:
+    if isinstance(action, SetDesired):
+        order = (action.desired.operation, action.instance, action.desired.run)
+        assert world.orders[order] == 0, f"{action.instance} is ordered twice to run={action.desired.run}"
+
+
+def a_generation_is_given_out_once_and_grows(world: World, action: Action) -> None:
+    if isinstance(action, SetDesired):
+        before = world.desired.get(action.instance)
+        assert before is None or action.desired.generation > before.generation
+
+
+def overlapping_operations_never_run_at_once_nor_overtake(world: World, action: Action) -> None:
+    if not isinstance(action, WriteOperation) or action.operation.state not in RUNNING:
+        return
+    before = world.operation(action.operation.id)
+    if before.state is not OperationState.PENDING:
+        return
+    scope = {world.steps[before.id, n].service for n in range(action.operation.step_count)}
+    snapshot = world.snapshot()
+    for other in snapshot.operations:
+        if other.id == before.id or other.ended:
+            continue
+        if other.state in RUNNING:
+            assert not scope & other.scope, f"{before.id} begins while {other.id} runs"
+        elif other.id < before.id and other.cancelled_by is None:
+            assert not scope & plan(snapshot, other).scope, f"{before.id} overtakes {other.id}"
+
+
+def documents_change_as_the_tables_allow(world: World, action: Action) -> None:
+    if isinstance(action, WriteOperation):
+        before = world.heads[action.operation.id]
+        assert not before.ended, f"{before.id} had ended"
+        check_operation_transition(before.state, action.operation.state)
+    elif isinstance(action, WriteStep):
+        head = world.heads[action.operation]
+        assert not head.ended
+        if action.position < head.step_count:
+            check_step_transition(world.steps[action.operation, action.position].state, action.step.state)
+
+
+def an_operation_ends_with_all_its_steps_ended(world: World, action: Action) -> None:
+    if isinstance(action, WriteOperation) and action.operation.ended:
+        operation = world.operation(action.operation.id)
+        assert all(step.ended for step in operation.steps), f"{operation.id} ended with open steps"
+        if action.operation.state is OperationState.SUCCEEDED:
+            assert all(step.state is StepState.SUCCEEDED for step in operation.steps)
+
+
+def a_succeeded_operation_did_what_was_asked(world: World, action: Action) -> None:
+    if not isinstance(action, WriteOperation) or action.operation.state is not OperationState.SUCCEEDED:
+        return
+    operation = world.operation(action.operation.id)
+    for step in operation.steps:
+        if operation.kind is Kind.SHUTDOWN:
+            assert not world.runs(step.instance) or not world.reachable(step.instance)
+        elif step.action is StepAction.START:
+            assert world.desired[step.instance].run
+
+
+def what_was_cancelled_starts_nothing_more(world: World, action: Action) -> None:
+    if isinstance(action, SetDesired) and action.desired.run:
+        assert action.desired.operation not in world.cancels, f"{action.instance} is started by a cancelled operation"
+
+
+def keep_starts_nothing_after_a_failure(world: World, action: Action) -> None:
+    if not isinstance(action, SetDesired) or not action.desired.run or action.desired.operation is None:
+        return
+    operation = world.operation(action.desired.operation)
+    failed = [s for s in operation.steps if s.action is StepAction.START and s.state is StepState.FAILED]
+    known = [world.specs[step.service] for step in failed if step.service in world.specs]
+    policies = {operation.options.on_failure or found.on_failure for found in known}
+    assert not policies - {OnFailure.CONTINUE}, f"{action.instance} is started although {failed[0].instance} failed"
+
+
+def a_rollback_stops_only_what_its_operation_started(world: World, action: Action) -> None:
+    if not isinstance(action, SetDesired) or action.desired.run or action.desired.operation is None:
+        return
+    operation = world.operation(action.desired.operation)
+    if operation.kind is Kind.STARTUP:
+        assert world.orders[operation.id, action.instance, True] == 1, f"{action.instance} was not started by it"
+
+
+def a_skipped_start_has_a_reason(world: World, action: Action) -> None:
+    """``continue`` skips what depends on what failed, and nothing else."""
+    if not isinstance(action, WriteStep) or action.step.action is not StepAction.START:
+        return
+    operation = world.heads[action.operation]
+    if action.step.state is not StepState.SKIPPED or operation.kind is not Kind.STARTUP:
+        return
+    if action.step.detail.startswith("needs "):
+        unmet = [e for e in edges_from(world, action.step.service) if e.strength is not Strength.SOFT]
+        assert any(not is_met(world, edge) for edge in unmet), f"{action.step.instance} could have been started"
+
+
+INVARIANTS: tuple[Listener, ...] = (
+    i1_nothing_starts_before_its_dependencies_meet_their_condition,
+    a_soft_edge_gives_the_order_while_its_dependency_is_being_started,
+    i2_an_ordered_stop_leaves_no_dependent_without_it,
+    nothing_is_started_or_stopped_twice_for_one_operation,
+    a_generation_is_given_out_once_and_grows,
+    overlapping_operations_never_run_at_once_nor_overtake,
+    documents_change_as_the_tables_allow,
+    an_operation_ends_with_all_its_steps_ended,
+    a_succeeded_operation_did_what_was_asked,
+    what_was_cancelled_starts_nothing_more,
+    keep_starts_nothing_after_a_failure,
+    a_rollback_stops_only_what_its_operation_started,
+    a_skipped_start_has_a_reason,
+)
+
+
+def decisions_are_level_triggered(world: World, actions: list[Action], done: bool) -> None:
+    """From the same facts the same actions; once they are carried out, nothing but the wish to be woken."""
+    if not done:
+        assert decide(world.snapshot(), world.now) == actions
+    else:
+        left = [action for action in decide(world.snapshot(), world.now) if not is_wake(action)]
+        assert left == [], f"still to be done: {left}"
+
+
+def whatever_waits_is_woken(world: World, actions: list[Action], done: bool) -> None:
+    """I4: a running operation never depends on luck to be looked at again."""
+    if done and any(head.state in RUNNING for head in world.heads.values()):
+        assert world.wake_at is not None
+        assert world.wake_at > world.now
+
+
+def guard(world: World) -> World:
+    """``world`` with every invariant watched."""
+    world.listeners.extend(INVARIANTS)
+    world.judges.extend((decisions_are_level_triggered, whatever_waits_is_woken))
+    return world

@@ -1,0 +1,100 @@
+"""Random stacks, random behaviour, random requests. One function, fed by hypothesis or by a seeded ``Random``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+from invariants import guard
+from world import DEFAULTS, Behaviour, World, spec
+
+from citadel_consul.core.model import Condition, Edge, Instance, OnFailure, OnRecovery, ServiceSpec, Strength
+from citadel_consul.core.operation import Kind
+
+NODES = ("n1", "n2", "n3")
+
+
+def any_world(rng: Random, *, most_services: int = 15, faults: float = 0.1) -> World:
+    """A guarded world of 1 to ``most_services`` services; ``faults`` is the share of instances that misbehave."""
+    count = rng.randint(1, most_services)
+    names = [f"s{number}" for number in range(count)]
+    nodes = NODES[: rng.randint(1, len(NODES))]
+    specs = [_any_spec(rng, name, nodes) for name in names]
+    edges = _any_edges(rng, {s.name: s for s in specs})
+    rng.shuffle(specs)  # the order of the stack is not the order of the graph
+    world = World.of(specs, edges, defaults=DEFAULTS)
+    for found in specs:
+        for instance in found.instances:
+            world.behaviours[instance] = _any_behaviour(rng, instance, faults=faults, oneshot=found.oneshot)
+    world.silent = {node for node in nodes if rng.random() < faults / 2}
+    return guard(world)
+
+
+def any_request(rng: Random, world: World) -> str:
+    """Ask ``world`` for something; returns the id."""
+    kind = rng.choice(list(Kind))
+    targets = [_any_target(rng, world) for _ in range(rng.randint(1, 2))]
+    return world.request(
+        kind,
+        *targets,
+        cascade=rng.random() < 0.5,
+        graceful=rng.random() < 0.8,
+        on_failure=rng.choice([None, *OnFailure]),
+        timeout_seconds=rng.choice([None, None, 5.0]),
+    )
+
+
+def _any_target(rng: Random, world: World) -> str:
+    if rng.random() < 0.4:
+        return "all"
+    found = world.specs[rng.choice(sorted(world.specs))]
+    return found.name if rng.random() < 0.7 else f"{found.name}@{rng.choice(found.nodes)}"
+
+
+def _any_spec(rng: Random, name: str, nodes: tuple[str, ...]) -> ServiceSpec:
+    chosen = rng.sample(nodes, rng.randint(1, len(nodes)))
+    return spec(name, *chosen, oneshot=rng.random() < 0.15, on_failure=rng.choice(list(OnFailure)))
+
+
+def _any_edges(rng: Random, specs: dict[str, ServiceSpec]) -> list[Edge]:
+    names = list(specs)
+    share = rng.choice([0.1, 0.3, 0.6])
+    return [
+        _any_edge(rng, service, specs[dependency])
+        for position, service in enumerate(names)
+        for dependency in names[:position]
+        if rng.random() < share
+    ]
+
+
+def _any_edge(rng: Random, service: str, dependency: ServiceSpec) -> Edge:
+    likely = Condition.COMPLETED if dependency.oneshot else rng.choice([Condition.HEALTHY, Condition.STARTED])
+    return Edge(
+        service,
+        dependency.name,
+        condition=likely if rng.random() < 0.95 else rng.choice(list(Condition)),
+        strength=rng.choice([Strength.HARD, Strength.HARD, Strength.SOFT, Strength.MILESTONE]),
+        min_instances=rng.choice([None, None, rng.randint(1, len(dependency.nodes))]),
+        on_recovery=rng.choice(list(OnRecovery)),
+    )
+
+
+def _any_behaviour(rng: Random, instance: Instance, *, faults: float, oneshot: bool) -> Behaviour:
+    usual = Behaviour(
+        ready_after=rng.choice([0.0, 1.0, 3.0]),
+        stop_after=rng.choice([0.0, 1.0, None]),
+        exits_after=rng.choice([1.0, 4.0]) if oneshot else None,
+        exits_well=True,
+    )
+    if rng.random() >= faults:
+        return usual
+    return rng.choice(
+        [
+            replace(usual, cannot_start=True),
+            replace(usual, ready_after=None, exits_after=None),
+            replace(usual, exits_after=2.0, exits_well=False),
+            replace(usual, unkillable=True),
+            replace(usual, critical=True),
+            replace(usual, ready_after=12.0),
+        ]
+    )
