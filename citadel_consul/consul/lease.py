@@ -147,6 +147,8 @@ class Lease:
         While it waits it feeds the check itself. From its return on that is the caller's.
         """
         self._epoch = self._index = None
+        # A session of an earlier tenure may be gone: ask before waiting with it, not when the lock is already free.
+        self._renewed_at = float("-inf")
         failures = 0
         while self._epoch is None:
             try:

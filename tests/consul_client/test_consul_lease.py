@@ -31,6 +31,7 @@ async def waiting(lease: Lease) -> AsyncIterator[asyncio.Task[int]]:
     """The lease being acquired in the background, seen to be in the queue."""
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(lease.acquire())
+        await asyncio.sleep(0)  # it starts, and forgets an earlier tenure
         async with asyncio.timeout(10):
             while lease.renewed_at == float("-inf"):  # noqa: ASYNC110  # it is another process that is waited for
                 await asyncio.sleep(0.005)
@@ -181,6 +182,20 @@ async def test_a_standby_whose_session_was_taken_away_makes_another(client: Cons
             await holder.release()
             await task
         assert standby.session != gone
+
+
+async def test_a_deposed_holder_goes_back_into_the_queue_with_a_living_session(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    deposed, leader = (lease_of(client, consul.prefix + "leader", name) for name in "ab")
+    async with deposed, leader:
+        await deposed.acquire()
+        gone = deposed.session
+        await client.session_destroy(gone)
+        await leader.acquire()
+        async with waiting(deposed):
+            assert deposed.session != gone
+            assert await client.session_info(deposed.session) is not None
 
 
 async def test_a_holder_that_was_killed_does_not_keep_its_lock_by_coming_back(

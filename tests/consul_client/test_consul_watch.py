@@ -12,6 +12,7 @@ from consul_process import ConsulProcess, ConsulSpace
 from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.api import Indexed
 from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.connection import MAX_CONNECTIONS
 from citadel_consul.consul.watch import Backoff, Fresh, Lost, Throttle, next_index, watch
 from citadel_consul.errors import CitadelError, ConsulUnavailable, PermissionDenied
 
@@ -173,6 +174,24 @@ async def test_a_watch_of_a_real_prefix_sees_each_write_at_once(client: ConsulCl
             fact = await anext(facts)
             assert isinstance(fact, Fresh)
             assert len(fact.value) == number + 1
+
+
+@pytest.mark.consul
+async def test_more_watches_than_connections_are_an_error_and_not_a_wait_without_end(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    index = (await client.kv_list(consul.prefix)).index
+    async with asyncio.TaskGroup() as tasks:
+        queries = [tasks.create_task(client.kv_list(consul.prefix, index, 5)) for _ in range(MAX_CONNECTIONS)]
+
+        async def read_until_the_pool_is_full() -> None:
+            while True:
+                await client.kv_get(consul.prefix + "a")
+
+        with pytest.raises(ConsulUnavailable, match="PoolTimeout"):
+            await read_until_the_pool_is_full()
+        for query in queries:
+            query.cancel()
 
 
 @pytest.mark.consul
