@@ -19,7 +19,6 @@ from citadel_consul.core.operation import (
     StepAction,
     StepState,
 )
-from citadel_consul.core.rules import is_hopeless
 from citadel_consul.core.turn import Turn
 from citadel_consul.core.worklist import Worklist
 
@@ -119,9 +118,8 @@ def _begin_start(turn: Turn, operation: Operation, work: Worklist, step: Step) -
             return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="already running")
         return replace(step, state=StepState.RUNNING, began_at=turn.now, detail="already starting")
     unmet = work.unmet(instance.service)
-    for edge in unmet:
-        if edge.needed_to_start and is_hopeless(snapshot, edge, work.starts):
-            return _skip(step, f"needs {edge.dependency}, which is not {edge.condition}")
+    if (edge := work.hopeless(instance.service)) is not None:
+        return _skip(step, f"needs {edge.dependency}, which is not {edge.condition}")
     if unmet:
         return _explain(step, f"waits for {', '.join(f'{e.dependency} to be {e.condition}' for e in unmet)}")
     if runs:

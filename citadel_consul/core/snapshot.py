@@ -118,7 +118,8 @@ class Snapshot:
 
     def needed(self, edge: Edge) -> int:
         """How many instances of the dependency have to be what ``edge`` asks for; 0 if there are none at all."""
-        count = len(self.instances(edge.dependency))
+        spec = self.specs.get(edge.dependency)
+        count = len(spec.nodes) if spec is not None else 0
         return count if edge.min_instances is None else min(edge.min_instances, count)
 
     def spare(self, edge: Edge) -> int:

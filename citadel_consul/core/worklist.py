@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from citadel_consul.core.model import Edge
 from citadel_consul.core.operation import Step, StepAction
-from citadel_consul.core.rules import Holder, holders, is_plain, unmet_edges
+from citadel_consul.core.rules import Holder, holders, is_hopeless, is_plain, unmet_edges
 from citadel_consul.core.snapshot import Snapshot
 
 
@@ -27,6 +27,7 @@ class Worklist:
         self.stops: dict[str, list[Step]] = {}
         self._slots: dict[int, tuple[list[Step], int]] = {}
         self._unmet: dict[str, tuple[Edge, ...]] = {}
+        self._hopeless: dict[str, Edge | None] = {}
         self._holders: dict[tuple[str, bool], tuple[Holder, ...]] = {}
         for position, step in enumerate(self.steps):
             if is_plain(step):
@@ -37,13 +38,16 @@ class Worklist:
 
     def put(self, position: int, step: Step) -> None:
         """Take ``step`` in the place of the one at ``position``, and forget what rested on that one."""
-        self.steps[position] = step
+        before, self.steps[position] = self.steps[position], step
         if position in self._slots:
             group, place = self._slots[position]
             group[place] = step
+        if step.state is before.state:  # orders are given where a state changes, so nothing else has moved
+            return
         graph = self._snapshot.graph
         for edge in graph.dependents(step.service):
             self._unmet.pop(edge.service, None)
+            self._hopeless.pop(edge.service, None)
         for service in (step.service, *(edge.dependency for edge in graph.dependencies(step.service))):
             self._holders.pop((service, True), None)
             self._holders.pop((service, False), None)
@@ -54,6 +58,14 @@ class Worklist:
         if found is None:
             found = self._unmet[service] = unmet_edges(self._snapshot, service, self.starts)
         return found
+
+    def hopeless(self, service: str) -> Edge | None:
+        """An edge without which ``service`` cannot start, and that nothing under way can make hold."""
+        if service not in self._hopeless:
+            needed = (edge for edge in self.unmet(service) if edge.needed_to_start)
+            found = next((edge for edge in needed if is_hopeless(self._snapshot, edge, self.starts)), None)
+            self._hopeless[service] = found
+        return self._hopeless[service]
 
     def holders(self, service: str, *, only_planned: bool) -> tuple[Holder, ...]:
         """The dependents of ``service`` that may have to stop first; see :func:`rules.holders`."""
