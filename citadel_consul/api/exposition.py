@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from citadel_consul import __version__
 from citadel_consul.api.meter import Meter
 from citadel_consul.core.answers.health import uptime_seconds
 from citadel_consul.core.answers.problems import missing_agents
@@ -37,17 +38,17 @@ class Reading:
 def expose(meter: Meter, orchestrator: Orchestrator, reading: Reading) -> bytes:
     """All metrics in Prometheus' text format."""
     registry = CollectorRegistry()
-    registry.register(_Scrape(orchestrator, reading, meter.version))
-    return generate_latest(meter.registry) + generate_latest(registry)
+    registry.register(_Scrape(meter, orchestrator, reading))
+    return generate_latest(registry)
 
 
 class _Scrape(Collector):
     """The metrics of one scrape."""
 
-    def __init__(self, orchestrator: Orchestrator, reading: Reading, version: str) -> None:
+    def __init__(self, meter: Meter, orchestrator: Orchestrator, reading: Reading) -> None:
+        self._meter = meter
         self._orchestrator = orchestrator
         self._reading = reading
-        self._version = version
 
     def collect(self) -> Iterable[Metric]:
         yield from self._process()
@@ -63,7 +64,7 @@ class _Scrape(Collector):
     def _process(self) -> Iterator[Metric]:
         orchestrator, turns = self._orchestrator, self._orchestrator.turns
         info = GaugeMetricFamily("citadel_build_info", "The version that runs; always 1.", labels=("version", "stack"))
-        info.add_metric((self._version, orchestrator.config.stack), 1)
+        info.add_metric((__version__, orchestrator.config.stack), 1)
         yield info
         yield _gauge("citadel_start_time_seconds", "When it was started, in unix seconds.", orchestrator.started_at)
         yield _gauge("citadel_leader", "Whether this orchestrator leads.", orchestrator.leading)
@@ -72,6 +73,12 @@ class _Scrape(Collector):
         yield _counter("citadel_control_loop_turns", "Decisions of the present leadership.", turns.turns)
         yield _counter("citadel_control_loop_transactions", "Fenced transactions written.", turns.transactions)
         yield _counter("citadel_control_loop_decide_seconds", "Time spent deciding.", turns.decide_seconds)
+        requests = CounterMetricFamily(
+            "citadel_api_requests", "Requests that were answered.", labels=("method", "route", "code")
+        )
+        for asked, count in self._meter.requests.items():
+            requests.add_metric((asked.method, asked.route, str(asked.code)), count)
+        yield requests
 
 
 def _services(snapshot: Snapshot, now: float) -> Iterator[Metric]:
@@ -82,7 +89,7 @@ def _services(snapshot: Snapshot, now: float) -> Iterator[Metric]:
         by_status.add_metric((str(word),), counts[word])
     yield by_status
     up = GaugeMetricFamily("citadel_service_up", "Whether a service serves.", labels=("service", "critical"))
-    uptime = GaugeMetricFamily("citadel_service_uptime_seconds", "Since it is ready.", labels=("service",))
+    uptime = GaugeMetricFamily("citadel_service_uptime_seconds", "For how long it has been ready.", labels=("service",))
     starts = CounterMetricFamily("citadel_service_starts", "Starts of its instances.", labels=("service",))
     for service, word in statuses.items():
         up.add_metric((service, str(snapshot.specs[service].critical).lower()), word in SERVING)

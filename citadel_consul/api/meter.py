@@ -1,31 +1,40 @@
-"""Counting what the API is asked, and the registry that Prometheus reads it from.
-
-Each application has a registry of its own: two orchestrators in one process must not share counters.
-"""
+"""Counting what the API is asked, for Prometheus. Each application counts for itself."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from citadel_consul import __version__
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 UNROUTED = "other"
 """The route of requests that match none: their paths are the asker's choice, and would make labels without end."""
 
 
+class Asked(NamedTuple):
+    """What requests are counted by."""
+
+    method: str
+    route: str
+    code: int
+
+
 class Meter:
-    """The counters of one application."""
+    """How often what was asked, and how it was answered."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry(auto_describe=True)
-        self.requests = Counter(
-            "citadel_api_requests",
-            "Requests to the HTTP API that were answered.",
-            ("method", "route", "code"),
-            registry=self.registry,
-        )
-        self.version = __version__
+        self._requests: Counter[Asked] = Counter()
+
+    @property
+    def requests(self) -> Mapping[Asked, int]:
+        return self._requests
+
+    def count(self, scope: Scope, code: int) -> None:
+        """Take note of an answer with status ``code`` to the request of ``scope``."""
+        path = getattr(scope.get("route"), "path", None)
+        method = str(scope["method"]) if path is not None else UNROUTED
+        self._requests[Asked(method, path or UNROUTED, code)] += 1
 
 
 class MeteredApp:
@@ -36,18 +45,9 @@ class MeteredApp:
         self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._count(scope, int(message["status"]))
+                self._meter.count(scope, int(message["status"]))
             await send(message)
 
         await self._app(scope, receive, counting)
-
-    def _count(self, scope: Scope, code: int) -> None:
-        path = getattr(scope.get("route"), "path", None)
-        method = str(scope["method"]) if path is not None else UNROUTED
-        self._meter.requests.labels(method, path or UNROUTED, str(code)).inc()

@@ -43,7 +43,7 @@ async def readyz(request: Request) -> Response:
 
 
 @prometheus.get("/metrics")
-async def metrics(request: Request) -> Response:
+async def prometheus_metrics(request: Request) -> Response:
     """Metrics in Prometheus' text format."""
     site, client = site_of(request), caller_of(request)
     began, now = time.monotonic(), time.time()

@@ -52,7 +52,13 @@ def bind(host: str, port: int) -> socket.socket:
 async def serve(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Path | None = None) -> None:
     """Serve ``app`` on ``listener`` until cancelled; requests under way get a moment to end."""
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=GOODBYE_SECONDS
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=GOODBYE_SECONDS,
+        proxy_headers=False,  # they would let any caller choose the name that its requests are recorded under
+        server_header=False,
     )
     config.load()
     if cert is not None and key is not None:
