@@ -7,12 +7,12 @@ state, and the services that still run are adopted.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from citadel_consul.cli.invocation import Invocation, settings_options
-from citadel_consul.cli.run import configure_logs
 
 
 @click.command(epilog="Example: citadel dev examples/ai-platform/stack.yaml --once")
@@ -21,8 +21,8 @@ from citadel_consul.cli.run import configure_logs
 @click.option("--no-up", is_flag=True, help="Do not start the services; citadel up does.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where Consul and the services keep their data.")
 @click.option("--api-bind", metavar="HOST:PORT", help="Where the HTTP API listens; default: 127.0.0.1:8000.")
-@click.option("--debug", is_flag=True, help="Log everything to standard error.")
-@click.option("--verbose", is_flag=True, help="Log at level INFO to standard error.")
+@click.option("--debug", is_flag=True, help="Log everything to standard error, not into the data folder.")
+@click.option("--verbose", is_flag=True, help="Log at level INFO to standard error, not into the data folder.")
 @settings_options("api_bind")
 def dev(
     invocation: Invocation,
@@ -35,9 +35,15 @@ def dev(
 ) -> None:
     """Run Consul, an orchestrator, the node agents and a stack on this machine.
 
-    Ctrl-C stops everything in order. Killed in any other way, the services stay up, and the next call finds them.
+    Ctrl-C stops everything in order, and so do SIGTERM and the end of the terminal; a second one leaves the services
+    running. Killed in any other way, they stay up as well, and the next call finds them and finishes what was begun.
+    Other programs that want a port of Consul's are no trouble: it takes a free one.
+
+    `--once` sends the request in smoke.yaml beside the stack file. Exit status: 0 done, 1 some part failed.
     """
     from citadel_consul.cli.devstack import run_dev
 
-    configure_logs(invocation.settings, debug=debug, verbose=verbose)
-    run_dev(invocation, file, once=once, start=once or not no_up, data_dir=data_dir)
+    if once and no_up:
+        raise click.UsageError("--once brings the stack up, and --no-up does not: give one of them")
+    logs = "debug" if debug else "verbose" if verbose else "file"
+    sys.exit(run_dev(invocation, file, once=once, start=not no_up, data_dir=data_dir, logs=logs))

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import click
 import httpx
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from citadel_consul.config.source import parse_document, read_file
 from citadel_consul.errors import InvalidInput, OperationFailed, Problem
 
+EMPTY: Final[tuple[object, ...]] = (None, "", [], {})
+EXCERPT = 300
+"""How much of an unexpected answer is shown, in characters."""
+
 
 class Smoke(BaseModel):
-    """A request, and what its answer has to have. ``min_hops`` is the least length of the answer's ``path``."""
+    """A request, and what its answer has to have.
+
+    ``expect_fields`` are fields of its JSON that must not be empty; ``min_hops`` is how many different services its
+    ``path`` has to name at least.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -29,7 +36,18 @@ class Smoke(BaseModel):
     expect_status: int = 200
     expect_fields: tuple[str, ...] = ()
     min_hops: int = 0
-    timeout_seconds: float = 30.0
+    timeout_seconds: float = Field(default=30.0, gt=0)
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"{url!r} is not a URL: {error}") from error
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise ValueError(f"{url!r} is not an http or https URL")
+        return url
 
     def as_curl(self) -> str:
         """The request as a line for a shell."""
@@ -44,11 +62,19 @@ class Smoke(BaseModel):
             parts += ["-d", orjson.dumps(self.body).decode()]
         return shlex.join(parts)
 
+    def describe(self, reply: Reply) -> Iterator[str]:
+        """What came back, in lines for a person."""
+        yield f"{self.method} {self.url}: HTTP {reply.status} in {reply.seconds * 1000:.0f} ms"
+        names = _services(reply.data)
+        if names:
+            yield f"  through {' → '.join(names)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back, and how long it took (seconds)."""
+    """What came back, and how long it took (seconds). ``data`` is the JSON, None if it was none."""
 
+    status: int
     data: Any
     seconds: float
 
@@ -72,31 +98,32 @@ async def send_smoke(smoke: Smoke) -> Reply:
             response = await client.request(smoke.method, smoke.url, headers=dict(smoke.headers), json=smoke.body)
         except httpx.HTTPError as error:
             raise OperationFailed(f"{smoke.method} {smoke.url}: {str(error) or type(error).__name__}") from error
-    reply = Reply(_json(response), response.elapsed.total_seconds())
-    problems = list(_problems(smoke, response, reply.data))
+    reply = Reply(response.status_code, _json(response), response.elapsed.total_seconds())
+    problems = list(_problems(smoke, reply, response.text))
     if problems:
         raise OperationFailed(f"{smoke.method} {smoke.url}: {'; '.join(problems)}")
-    _show(smoke, response, reply)
     return reply
 
 
-def _problems(smoke: Smoke, response: httpx.Response, data: Any) -> list[str]:
-    if response.status_code != smoke.expect_status:
-        return [f"HTTP {response.status_code} instead of {smoke.expect_status}: {response.text[:300]}"]
-    missing = [name for name in smoke.expect_fields if not isinstance(data, dict) or name not in data]
-    problems = [f"the answer has no field {name!r}" for name in missing]
-    hops = data.get("path") or [] if isinstance(data, dict) else []
-    if len(hops) < smoke.min_hops:
-        problems.append(f"it passed through {len(hops)} services instead of {smoke.min_hops}")
-    return problems
+def _problems(smoke: Smoke, reply: Reply, text: str) -> Iterator[str]:
+    if reply.status != smoke.expect_status:
+        yield f"HTTP {reply.status} instead of {smoke.expect_status}: {text[:EXCERPT]}"
+        return
+    fields = reply.data if isinstance(reply.data, dict) else {}
+    for name in smoke.expect_fields:
+        if fields.get(name) in EMPTY:
+            yield f"the answer's field {name!r} is {'empty' if name in fields else 'missing'}"
+    services = set(_services(reply.data))
+    if len(services) < smoke.min_hops:
+        yield f"it passed through {len(services)} services instead of {smoke.min_hops}"
 
 
-def _show(smoke: Smoke, response: httpx.Response, reply: Reply) -> None:
-    click.echo(f"{smoke.method} {smoke.url}: HTTP {response.status_code} in {reply.seconds * 1000:.0f} ms")
-    path = reply.data.get("path") if isinstance(reply.data, dict) else None
-    if path:
-        names = [hop.get("service", "?") if isinstance(hop, dict) else str(hop) for hop in path]
-        click.echo(f"  through {' → '.join(names)}")
+def _services(data: Any) -> list[str]:
+    """The services that an answer says it passed through, in order."""
+    path = data.get("path") if isinstance(data, dict) else None
+    if not isinstance(path, list):
+        return []
+    return [str(hop.get("service", "?")) if isinstance(hop, dict) else str(hop) for hop in path]
 
 
 def _json(response: httpx.Response) -> Any:
