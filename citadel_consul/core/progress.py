@@ -25,6 +25,8 @@ from citadel_consul.core.worklist import Worklist
 KILL_MARGIN_SECONDS = 10.0
 """How much longer than its stop time-out a stop may take: the agent kills at the time-out, and needs time to say so."""
 
+NOT_TAKEN = "no agent took the start"
+
 
 def advance(turn: Turn, operation: Operation) -> Operation:
     """Take ``operation`` as far as it can go now; returns it as it stands then."""
@@ -154,16 +156,22 @@ def _advance_start(turn: Turn, operation: Operation, step: Step) -> Step:
 
 
 def _time_out_start(turn: Turn, operation: Operation, step: Step) -> str:
-    """Say why it was not ready in time; an order that no agent has taken is taken back, so none acts on it later."""
+    """Say why it was not ready in time."""
     seconds = turn.snapshot.start_timeout(step.service)
     observed = _answer(turn, step)
     if observed is not None:
         return f"not healthy after {seconds:g} s; left running" + (f" ({observed.detail})" if observed.detail else "")
-    desired, seen = turn.snapshot.desired.get(step.instance), turn.snapshot.observed.get(step.instance)
-    if desired is not None and desired.run and (seen is None or not seen.alive):
-        turn.order(step.instance, operation, run=False, reason="no agent took the start")
+    _take_back(turn, operation, step)
     missing = "" if step.node in turn.snapshot.agents else f": no node agent runs on {step.node}"
     return f"not started within {seconds:g} s{missing}"
+
+
+def _take_back(turn: Turn, operation: Operation, step: Step) -> None:
+    """Take back an order to start that no agent has taken, so that none acts on it when nobody expects it any more."""
+    desired = turn.snapshot.desired.get(step.instance)
+    ours = desired is not None and desired.run and desired.operation == operation.id
+    if ours and step.action is StepAction.START and _answer(turn, step) is None:
+        turn.order(step.instance, operation, run=False, reason=NOT_TAKEN)
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------
@@ -274,6 +282,7 @@ def _give_up(turn: Turn, operation: Operation, work: Worklist) -> bool:
         if step.state is StepState.WAITING:
             changed |= _write(turn, operation, work, position, _skip(step, reason))
         elif step.state is StepState.RUNNING and timed_out:
+            _take_back(turn, operation, step)
             changed |= _write(turn, operation, work, position, _fail(turn, step, reason))
     return changed
 
