@@ -206,6 +206,15 @@ def test_a_start_that_no_agent_takes_is_taken_back_so_that_none_acts_on_it_later
     assert not world.runs(A1)
 
 
+def test_the_time_out_of_an_operation_takes_back_starts_that_no_agent_took() -> None:
+    world = world_of([spec("a")], silent={"n1"})
+    world.request(Kind.STARTUP, timeout_seconds=5.0)
+    world.settle()
+    world.silent = set()
+    world.tick()
+    assert not world.runs(A1)
+
+
 def test_the_time_out_of_an_operation_ends_it() -> None:
     world = chain(b=Behaviour(ready_after=8.0))
     operation_id = world.request(Kind.STARTUP, timeout_seconds=5.0, on_failure=OnFailure.KEEP)

@@ -23,6 +23,7 @@ from citadel_consul.core.graph import build_graph
 from citadel_consul.core.lifecycle import Desired, Observed, Phase, check_transition
 from citadel_consul.core.model import Edge, Instance, ProcessBackend, ServiceSpec
 from citadel_consul.core.operation import Kind, Operation, OperationState, Options, Step
+from citadel_consul.core.progress import NOT_TAKEN
 from citadel_consul.core.snapshot import CheckStatus, Defaults, Snapshot
 
 DEFAULTS = Defaults(
@@ -92,8 +93,8 @@ class World:
     """How often a process was started, by instance and generation."""
     terminations: Counter[tuple[Instance, int]] = field(default_factory=Counter)
     """How often a running process was told to end, by instance and generation."""
-    orders: Counter[tuple[str | None, Instance, bool]] = field(default_factory=Counter)
-    """How often an operation ordered an instance to run (True) or to stop."""
+    orders: Counter[tuple[str | None, Instance, str]] = field(default_factory=Counter)
+    """How often an operation gave an instance an order; see :func:`order_of`."""
     events: list[RecordEvent] = field(default_factory=list)
     listeners: list[Listener] = field(default_factory=list)
     judges: list[Judge] = field(default_factory=list)
@@ -161,7 +162,7 @@ class World:
         for listener in self.listeners:
             listener(self, action)
         if isinstance(action, SetDesired):
-            self.orders[action.desired.operation, action.instance, action.desired.run] += 1
+            self.orders[action.desired.operation, action.instance, order_of(action.desired)] += 1
             self.desired[action.instance] = action.desired
         elif isinstance(action, WriteOperation):
             self.heads[action.operation.id] = replace(action.operation, steps=())
@@ -389,6 +390,13 @@ class Accidents:
             world.tick(float(self.rng.random() < 0.5), only=looking)
         else:
             world.tick(moment - world.now, only=looking)
+
+
+def order_of(desired: Desired) -> str:
+    """What an order is: to start, to stop, or that a start that no agent took is not to be any more."""
+    if desired.reason == NOT_TAKEN:
+        return "take back"
+    return "start" if desired.run else "stop"
 
 
 def is_wake(action: Action) -> bool:
