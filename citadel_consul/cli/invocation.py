@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from citadel_consul.consul.client import ConsulClient
     from citadel_consul.core.snapshot import Defaults
     from citadel_consul.store.keys import Keys
+    from citadel_consul.store.state import StackState
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +62,17 @@ class Invocation:
         from citadel_consul.store.keys import Keys
 
         return Keys(await self.stack(client))
+
+    async def read(self, client: ConsulClient) -> StackState:
+        """All of the stack that is meant. Raises ConsulUnavailable or ConsulRefused."""
+        from citadel_consul.api.reading import read_stack
+
+        return await read_stack(client, await self.stack(client), self.defaults)
+
+    async def read_once(self) -> StackState:
+        """As :meth:`read`, with a client for this one question."""
+        async with self.consul() as client:
+            return await self.read(client)
 
     @property
     def defaults(self) -> Defaults:

@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "status": ("inspect", "status", "Show the stack: leader, services, what is wrong."),
     "services": ("inspect", "services", "List the services with endpoints, dependencies and order."),
     "health": ("inspect", "health", "Show the health of each service."),
+    "explain": ("explain", "explain", "Say why a service does not run, and when it will."),
     "deps": ("deps", "deps", "Show or change the dependency graph."),
     "plan": ("plan", "plan", "Show what an operation would do, and in which order."),
     "ops": ("ops", "ops", "List, show or cancel operations."),

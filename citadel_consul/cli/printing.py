@@ -23,6 +23,9 @@ COLOURS = {
     "cancelled": "yellow",
     "unhealthy": "red",
     "failed": "red",
+    "unknown": "magenta",
+    "leaderless": "red",
+    "operational": "green",
 }
 
 

@@ -1,0 +1,100 @@
+"""What is wrong with the services of a stack, and why: causes first, then what merely suffers from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from citadel_consul.core.health import WRONG, Status, hold_on, instance_status, service_statuses
+from citadel_consul.core.lifecycle import Observed, Phase
+from citadel_consul.core.model import Instance
+from citadel_consul.core.snapshot import CheckStatus, Snapshot
+
+Outputs = Mapping[Instance, tuple[str, ...]]
+"""What the checks that are not passing say, by instance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ailment:
+    """A service that somebody should look at. ``reasons`` has one text for each instance that is not well.
+
+    ``suffers_from`` names what it hard-depends on that does not hold either: to be mended first. ``endangers`` names
+    the services, over any distance, that need this one to run.
+    """
+
+    service: str
+    status: Status
+    critical: bool
+    reasons: tuple[str, ...]
+    suffers_from: tuple[str, ...]
+    endangers: tuple[str, ...]
+
+
+def ailments(snapshot: Snapshot, outputs: Outputs, now: float) -> tuple[Ailment, ...]:
+    """The services that are not well. Those whose own dependencies are well come first: they are where to begin."""
+    statuses = service_statuses(snapshot, now)
+    ill = {service: status for service, status in statuses.items() if status in WRONG}
+    found = [_ailment(snapshot, service, ill, outputs, now) for service in ill]
+    return tuple(sorted(found, key=lambda a: (bool(a.suffers_from), not a.critical, a.status is Status.DEGRADED)))
+
+
+def reason_of(snapshot: Snapshot, instance: Instance, now: float, outputs: Outputs) -> str:
+    """Why one instance is as it is; empty if there is nothing to say."""
+    observed = snapshot.observed.get(instance)
+    hold = hold_on(snapshot, instance, now)
+    if instance_status(snapshot, instance, now) is Status.HELD and hold is not None:
+        return f"{_trouble(snapshot, instance, observed, outputs)}; held by {hold.by or 'somebody'}".lstrip("; ")
+    return _trouble(snapshot, instance, observed, outputs)
+
+
+def _ailment(
+    snapshot: Snapshot,
+    service: str,
+    ill: Mapping[str, Status],
+    outputs: Outputs,
+    now: float,
+) -> Ailment:
+    graph, several = snapshot.graph, len(snapshot.instances(service)) > 1
+    reasons = []
+    for instance in snapshot.instances(service):
+        word = instance_status(snapshot, instance, now)
+        if word is Status.HEALTHY:
+            continue
+        why = reason_of(snapshot, instance, now, outputs) or str(word)
+        reasons.append(f"on {instance.node}: {why}" if several else why)
+    above = graph.with_dependents([service], lambda edge: edge.needed_to_run) - {service}
+    return Ailment(
+        service=service,
+        status=ill[service],
+        critical=snapshot.specs[service].critical,
+        reasons=tuple(reasons),
+        suffers_from=tuple(
+            edge.dependency
+            for edge in graph.dependencies(service)
+            if edge.needed_to_run and edge.dependency in ill and not snapshot.edge_met(edge)
+        ),
+        endangers=tuple(reversed(graph.in_start_order(s for s in graph.services if s in above))),
+    )
+
+
+def _trouble(snapshot: Snapshot, instance: Instance, observed: Observed | None, outputs: Outputs) -> str:
+    if instance.node not in snapshot.agents:
+        return f"no node agent runs on {instance.node}"
+    if observed is None:
+        return ""
+    if observed.phase in (Phase.FAILED, Phase.EXITED):
+        return _end_of(observed)
+    check = snapshot.checks.get(instance)
+    if check is CheckStatus.MAINTENANCE:
+        return "in Consul's maintenance mode"
+    if check is not None:
+        return "; ".join(outputs.get(instance, ())) or f"a check is {check}"
+    return observed.detail
+
+
+def _end_of(observed: Observed) -> str:
+    if observed.detail:
+        return observed.detail
+    if observed.exit_signal is not None:
+        return f"ended by signal {observed.exit_signal}"
+    return f"exited with status {observed.exit_code}" if observed.exit_code is not None else str(observed.phase)

@@ -1,0 +1,238 @@
+"""The screen of ``citadel status``: what is wrong first, then what is under way, then everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from citadel_consul.cli.ailments import Ailment, ailments
+from citadel_consul.cli.looking import Look
+from citadel_consul.cli.screen import BLANK, Line, Piece, columns, heading, word
+from citadel_consul.cli.spans import clock, span
+from citadel_consul.core.answers.health import uptime_seconds
+from citadel_consul.core.answers.problems import StackProblem
+from citadel_consul.core.answers.status import OrchestratorStatus, StatusAnswer, status_answer
+from citadel_consul.core.health import Status, instance_status, service_statuses
+from citadel_consul.core.operation import Operation, OperationState, StepState
+from citadel_consul.core.snapshot import Snapshot
+
+MOST_SERVICES = 40
+"""Up to so many services are listed one by one; what is not healthy is listed in any case."""
+MOST_NAMES = 5
+
+
+def answer_of(look: Look) -> StatusAnswer:
+    """The answer of the API's ``status`` to the same question."""
+    return status_answer(look.snapshot, look.at, leadership=look.leadership, standbys=look.standbys)
+
+
+def status_lines(look: Look) -> list[Line]:
+    """The whole screen."""
+    answer = answer_of(look)
+    found = ailments(look.snapshot, look.outputs, look.at)
+    sections = (
+        _wrong(look, answer.orchestrator_status.problems, found),
+        _under_way(look),
+        _held(look),
+        _services(look),
+        _control(look, answer.orchestrator_status),
+    )
+    lines = [_head(look, answer)]
+    for section in sections:
+        lines += [BLANK, *section] if section else []
+    return lines
+
+
+def _head(look: Look, answer: StatusAnswer) -> Line:
+    orchestration, overall = answer.orchestrator_status, answer.system_health.overall_status
+    if not orchestration.managed_services:
+        text = "no services: citadel apply FILE writes them"
+        return Line((Piece(look.snapshot.stack, bold=True), Piece("  ")), text)
+    text = f"{orchestration.healthy_services} of {orchestration.managed_services} services healthy"
+    others = [f"{count} {name}" for name, count in orchestration.services_by_status.items() if name != Status.HEALTHY]
+    if others:
+        text += f" ({', '.join(others)})"
+    name = Piece(f"{look.snapshot.stack}  ", bold=True)
+    return Line((name, word(str(overall), bold=True), Piece("  ")), f"{text}   {clock(look.at)}")
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------
+
+
+def _wrong(look: Look, problems: Sequence[StackProblem], found: Sequence[Ailment]) -> list[Line]:
+    """Without a leader nothing else can be mended, so that comes first; then causes, then what suffers from them."""
+    if not problems and not found:
+        return [Line((Piece("nothing is wrong", fg="green"),))] if look.snapshot.specs else []
+    leaderless = [_problem(p) for p in problems if p.kind == "leader"]
+    others = [_problem(p) for p in problems if p.kind != "leader"]
+    return [heading("WRONG", "red"), *_flat(leaderless), *_sick(found), *_flat(others)]
+
+
+def _flat(groups: Sequence[list[Line]]) -> list[Line]:
+    return [line for group in groups for line in group]
+
+
+def _sick(found: Sequence[Ailment]) -> list[Line]:
+    if not found:
+        return []
+    names = max(len(a.service) for a in found) + 2
+    words = max(len(str(a.status)) for a in found) + 2
+    lines = []
+    for ailment in found:
+        bad = ailment.status not in (Status.DEGRADED, Status.HELD)
+        mark = Piece("  ✘ " if bad else "  ! ", fg="red" if bad else "yellow")
+        lead = (mark, Piece(ailment.service.ljust(names), bold=True), word(str(ailment.status), words))
+        indent = Piece(" " * (4 + names + words))
+        texts = _said_of(ailment)
+        lines.append(Line(lead, texts[0]))
+        lines += [Line((indent,), text, dim=True) for text in texts[1:]]
+    return lines
+
+
+def _said_of(ailment: Ailment) -> list[str]:
+    """The reasons, where it comes from, and what is in danger; the first of them beside the name."""
+    texts = [*ailment.reasons[:MOST_NAMES]]
+    if len(ailment.reasons) > MOST_NAMES:
+        texts.append(f"and {len(ailment.reasons) - MOST_NAMES} more instances")
+    if ailment.suffers_from:
+        texts.append(f"needs {_names(ailment.suffers_from)}: mend that first")
+    elif ailment.endangers:
+        texts.append(f"needed by {_names(ailment.endangers)}")
+    return texts or [""]
+
+
+def _names(names: Sequence[str]) -> str:
+    rest = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _problem(problem: StackProblem) -> list[Line]:
+    mark = Piece("  ✘ " if problem.kind == "leader" else "  ! ", fg="red" if problem.kind == "leader" else "yellow")
+    if problem.kind == "leader":
+        return [Line((mark,), problem.message)]
+    kinds = {"edge": "edge", "key": "key", "agent": "node"}
+    lead = (mark, Piece(f"{kinds.get(problem.kind, problem.kind)} {problem.place}  ", bold=True))
+    lines = [Line(lead, f"is not in force: {problem.message}" if problem.kind == "edge" else problem.message)]
+    remedy = _remedy(problem)
+    return [*lines, Line((Piece("    "),), remedy, dim=True)] if remedy else lines
+
+
+def _remedy(problem: StackProblem) -> str:
+    if problem.kind == "edge":
+        service, _, dependency = problem.place.partition(" → ")
+        return f"citadel deps remove {service} {dependency}"
+    if problem.kind == "key":
+        return f"it does no harm as it is; mend it, or: consul kv delete {problem.place}"
+    return f"citadel agent --node {problem.place}, on that node" if problem.kind == "agent" else ""
+
+
+# --- what is under way, what is held ----------------------------------------------------------------------------
+
+
+def _under_way(look: Look) -> list[Line]:
+    unfinished = [op for op in look.snapshot.operations if not op.ended]
+    if not unfinished:
+        return []
+    lines = [heading("UNDER WAY", "cyan")]
+    for operation in unfinished:
+        lead = (Piece("  "), Piece(f"{operation.kind} ", bold=True), word(str(operation.state)), Piece("  "))
+        lines.append(Line(lead, _progress(look, operation)))
+        lines += [Line((Piece("    "),), text, dim=True) for text in waits_of(operation)]
+    return lines
+
+
+def _progress(look: Look, operation: Operation) -> str:
+    targets = _names(operation.targets)
+    asked = f"{targets}, asked for by {operation.requested_by or 'somebody'}"
+    if operation.started_at is None:
+        return f"{asked} {span(look.at - operation.requested_at)} ago   {operation.id}"
+    done = sum(step.ended for step in operation.steps)
+    return f"{asked}; {done} of {len(operation.steps)} steps in {span(look.at - operation.started_at)}   {operation.id}"
+
+
+def waits_of(operation: Operation) -> list[str]:
+    """What an operation waits for: another one, or what its steps say."""
+    if operation.waits_for is not None:
+        return [f"waits for operation {operation.waits_for}"]
+    if operation.state is OperationState.PENDING:
+        return ["waits for an orchestrator to take it"]
+    open_steps = [step for step in operation.steps if not step.ended]
+    open_steps.sort(key=lambda step: step.state is not StepState.RUNNING)
+    texts = [
+        f"{step.action} {step.instance}: {step.detail or step.state}"
+        for step in open_steps
+        if step.detail or step.state is StepState.RUNNING
+    ]
+    rest = len(texts) - MOST_NAMES
+    return texts[:MOST_NAMES] + ([f"and {rest} more steps: citadel ops show {operation.id}"] if rest > 0 else [])
+
+
+def _held(look: Look) -> list[Line]:
+    holds = [hold for hold in look.snapshot.holds if hold.until is None or hold.until > look.at]
+    if not holds:
+        return []
+    lines = [heading("HELD (no automatic action)", "yellow")]
+    for hold in holds:
+        until = "until it is taken back" if hold.until is None else f"until {clock(hold.until)}"
+        why = f": {hold.reason}" if hold.reason else ""
+        place = hold.scope if hold.scope == "stack" else f"{hold.scope} {hold.name}"
+        lines.append(Line((Piece(f"  {place}  ", bold=True),), f"by {hold.by or 'somebody'}{why}, {until}"))
+    return lines
+
+
+# --- everything else --------------------------------------------------------------------------------------------
+
+
+def _services(look: Look) -> list[Line]:
+    snapshot = look.snapshot
+    statuses = service_statuses(snapshot, look.at)
+    if not statuses or len(statuses) > MOST_SERVICES:
+        return []
+    rows = [
+        (Piece(name), word(str(status)), Piece(_instances(snapshot, name, look.at)), Piece(_up(look, name)))
+        for name, status in statuses.items()
+    ]
+    head = tuple(Piece(text, dim=True) for text in ("service", "status", "instances", "up for"))
+    return [heading("SERVICES"), *columns([head, *rows])]
+
+
+def _instances(snapshot: Snapshot, service: str, now: float) -> str:
+    words = [instance_status(snapshot, instance, now) for instance in snapshot.instances(service)]
+    nodes = snapshot.specs[service].nodes
+    if len(nodes) == 1:
+        return nodes[0]
+    return f"{words.count(Status.HEALTHY)} of {len(words)} on {_names(nodes)}"
+
+
+def _up(look: Look, service: str) -> str:
+    seconds = uptime_seconds(look.snapshot, service, look.at)
+    return "" if seconds is None else span(seconds)
+
+
+def _control(look: Look, status: OrchestratorStatus) -> list[Line]:
+    leader = look.leadership
+    rows = []
+    if leader is not None:
+        since = f"since {clock(leader.since)} ({span(look.at - leader.since)})"
+        rows.append(("leader", f"{leader.id}, epoch {leader.epoch}, {since}, API {leader.api}"))
+    if status.standbys is None:
+        rows.append(("standbys", "unknown: the token may not read services"))
+    else:
+        rows.append(("standbys", _names(status.standbys) or "none: nobody takes over if the leader goes"))
+    rows.append(("agents", _names(status.agents) or "none"))
+    last = next((op for op in reversed(look.snapshot.operations) if op.ended), None)
+    if last is not None:
+        rows.append(("last", last_line(last)))
+    return [
+        heading("CONTROL"),
+        *columns([(Piece(name, dim=True),) for name, _ in rows], [text for _, text in rows]),
+    ]
+
+
+def last_line(operation: Operation) -> str:
+    """How an operation ended."""
+    took = ""
+    if operation.started_at is not None and operation.ended_at is not None:
+        took = f" in {span(operation.ended_at - operation.started_at)}"
+    why = f": {operation.detail}" if operation.detail else ""
+    what = f"{operation.kind} of {_names(operation.targets)}"
+    return f"{what} {operation.state}{took} at {clock(operation.ended_at)}{why}"
