@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 from citadel_consul.core.model import Edge
 
@@ -73,18 +74,23 @@ class Graph:
         return ranks
 
     def in_start_order(self, services: Iterable[str]) -> list[str]:
-        """``services`` with every dependency before its dependents; ties in the order of the stack."""
-        chosen = dict.fromkeys(services)
-        missing = {s: sum(1 for e in self.dependencies(s) if e.dependency in chosen) for s in chosen}
-        ready = [s for s in chosen if missing[s] == 0]
+        """``services`` with every dependency before its dependents; where there is a choice, in the order given.
+
+        So the order does not depend on that of the edges, which is their age.
+        """
+        names = tuple(dict.fromkeys(services))
+        places = {service: place for place, service in enumerate(names)}
+        missing = {s: sum(1 for e in self.dependencies(s) if e.dependency in places) for s in names}
+        ready = [places[s] for s in names if missing[s] == 0]  # ascending, and so a heap
         ordered: list[str] = []
-        for service in ready:  # grows while it is walked
+        while ready:
+            service = names[heappop(ready)]
             ordered.append(service)
             for edge in self.dependents(service):
-                if edge.service in chosen:
+                if edge.service in places:
                     missing[edge.service] -= 1
                     if missing[edge.service] == 0:
-                        ready.append(edge.service)
+                        heappush(ready, places[edge.service])
         return ordered
 
     def critical_path(self, cost: Callable[[str], float] = lambda _service: 1.0) -> tuple[str, ...]:
