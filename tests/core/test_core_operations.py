@@ -319,7 +319,7 @@ def test_rollback_undoes_in_reverse_order_exactly_what_the_operation_started() -
     operation_id = world.request(Kind.STARTUP)
     world.settle()
     assert world.running() == {"a"}
-    assert [str(s.instance) for s in world.operation(operation_id).steps if s.undo] == ["y@n1", "b@n1", "x@n1"]
+    assert [str(s.instance) for s in world.operation(operation_id).steps if s.undo] == ["y@n1", "x@n1", "b@n1"]
     assert world.state(operation_id) is FAILED
     assert world.heads[operation_id].detail == "start of y@n1: it exited, undone"
 
