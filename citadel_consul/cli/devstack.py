@@ -19,7 +19,7 @@ from citadel_consul.cli.devscreen import failures, screen
 from citadel_consul.cli.interruption import Interruption
 from citadel_consul.cli.invocation import Invocation
 from citadel_consul.cli.lifetime import Lifetime
-from citadel_consul.cli.occupancy import is_free, occupant, taken_ports
+from citadel_consul.cli.occupancy import taken_address, taken_ports
 from citadel_consul.cli.run import configure_logs
 from citadel_consul.cli.smoke import Smoke, load_smoke
 from citadel_consul.cli.stackfile import load, show_difference
@@ -33,7 +33,7 @@ from citadel_consul.consul.embedded import EmbeddedConsul
 from citadel_consul.consul.ports import Ports, free_ports
 from citadel_consul.core.model import Stack
 from citadel_consul.core.operation import Operation, OperationState
-from citadel_consul.errors import InvalidInput, OperationFailed, Problem
+from citadel_consul.errors import InvalidInput, OperationFailed
 from citadel_consul.store.applying import read_difference, write_difference
 
 if TYPE_CHECKING:
@@ -101,12 +101,7 @@ def _with_api_port(settings: Settings) -> Settings:
 
 def _check_ports(settings: Settings, stack: Stack | None) -> None:
     """Raise InvalidInput if somebody else has a port that is needed, with all of them."""
-    problems = []
-    host, port = settings.api.bind
-    if not is_free(host, port):
-        who = occupant(port)
-        message = f"port {port} is in use" + (f" by {who}" if who else "")
-        problems.append(Problem("the HTTP API", message, "choose another one with --api-bind 127.0.0.1:PORT"))
+    problems = taken_address("the HTTP API", *settings.api.bind, "choose another one with --api-bind 127.0.0.1:PORT")
     if stack is not None:
         problems += taken_ports(stack, _left_running(settings.state_dir, stack.name))
     if problems:

@@ -64,9 +64,10 @@ class Interruption:
 
     def take(self, number: signal.Signals) -> None:
         """Act on a signal."""
+        first = not self.asked
         if number is signal.SIGHUP:
             self._on_hangup()
-        if not self.asked:
+        if first:
             self.ask()
         elif not self.leaving and self._task is not None:
             self.left_by = number

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from citadel_consul.backends import procfs
 from citadel_consul.core.model import ServiceSpec, Stack
 from citadel_consul.errors import Problem
 
@@ -31,7 +32,15 @@ class Occupant:
     command: str
 
     def __str__(self) -> str:
-        return f"process {self.pid} ({self.command})"
+        return f"process {self.pid}: {self.command}"
+
+    @property
+    def remedy(self) -> str:
+        """How to be rid of it."""
+        stack = procfs.variable(self.pid, "CITADEL_STACK")
+        if stack is None:
+            return f"end that process: kill {self.pid}"
+        return f"it is a service of stack {stack!r} that another citadel runs: stop it there"
 
 
 def taken_ports(stack: Stack, running: Collection[str]) -> list[Problem]:
@@ -45,17 +54,22 @@ def taken_ports(stack: Stack, running: Collection[str]) -> list[Problem]:
         if spec.name in running or place is None or is_free(*place):
             continue
         host, port = place
-        who = occupant(port)
         problems.append(
-            Problem(
-                f"service {spec.name}",
-                f"its port {host}:{port} is in use" + (f" by {who}" if who else ""),
-                f"end that process (kill {who.pid}), or change the port in the stack file"
-                if who
-                else f"end what uses it (`ss -ltnp 'sport = :{port}'` tells root), or change it in the stack file",
-            )
+            _problem(f"service {spec.name}", f"its port {host}:{port}", port, "change it in the stack file")
         )
     return problems
+
+
+def taken_address(what: str, host: str, port: int, way_round: str) -> list[Problem]:
+    """A problem if ``what`` cannot listen at ``host``; ``way_round`` says what can be done instead of freeing it."""
+    return [] if is_free(host, port) else [_problem(what, f"port {port}", port, way_round)]
+
+
+def _problem(what: str, port_name: str, port: int, way_round: str) -> Problem:
+    who = occupant(port)
+    if who is None:
+        return Problem(what, f"{port_name} is in use", f"`ss -ltnp 'sport = :{port}'` tells by whom, or {way_round}")
+    return Problem(what, f"{port_name} is in use by {who}", f"{who.remedy}, or {way_round}")
 
 
 def is_free(host: str, port: int) -> bool:

@@ -99,13 +99,14 @@ async def send_smoke(smoke: Smoke) -> Reply:
         except httpx.HTTPError as error:
             raise OperationFailed(f"{smoke.method} {smoke.url}: {str(error) or type(error).__name__}") from error
     reply = Reply(response.status_code, _json(response), response.elapsed.total_seconds())
-    problems = list(_problems(smoke, reply, response.text))
+    problems = list(unmet(smoke, reply, response.text))
     if problems:
         raise OperationFailed(f"{smoke.method} {smoke.url}: {'; '.join(problems)}")
     return reply
 
 
-def _problems(smoke: Smoke, reply: Reply, text: str) -> Iterator[str]:
+def unmet(smoke: Smoke, reply: Reply, text: str) -> Iterator[str]:
+    """What ``reply`` lacks of what is expected; ``text`` is its body, to be shown."""
     if reply.status != smoke.expect_status:
         yield f"HTTP {reply.status} instead of {smoke.expect_status}: {text[:EXCERPT]}"
         return
