@@ -21,6 +21,7 @@ import jsonschema
 from consul_process import ConsulSpace
 from fastapi import FastAPI
 
+from citadel_consul.api.app import create_app
 from citadel_consul.cli.assembly import Place, node_agent, run_orchestrator
 from citadel_consul.config.settings import load_settings
 from citadel_consul.consul.address import parse_address
@@ -102,6 +103,28 @@ def asking(app: FastAPI, headers: Mapping[str, str] | None = None) -> httpx.Asyn
     """A client of ``app`` that speaks ASGI to it, without a socket."""
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000", headers=headers, timeout=30.0)
+
+
+@dataclass
+class QuietSite:
+    """The stack of the site's document in the KV store, and an API that nobody leads behind."""
+
+    space: ConsulSpace
+    consul: ConsulClient
+    keys: Keys
+    app: FastAPI
+    http: httpx.AsyncClient
+
+
+@asynccontextmanager
+async def quiet_site(space: ConsulSpace) -> AsyncIterator[QuietSite]:
+    """An API without a leader: what it reads and writes is in a real Consul, and nobody acts on it."""
+    async with ConsulClient(parse_address(space.address)) as client:
+        keys = Keys(space.stack)
+        await write_stack(client, keys, specs(range(21000, 21000 + len(TYPES))).values(), EDGES)
+        app = create_app(client, orchestrator_of(client, space.stack))
+        async with asking(app) as http:
+            yield QuietSite(space, client, keys, app, http)
 
 
 @dataclass
