@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import click
 
+from citadel_consul.cli.completing import complete_service
+from citadel_consul.cli.inspect import check_services
 from citadel_consul.cli.invocation import Invocation, command_options, run
 from citadel_consul.cli.printing import print_answer, print_table
 from citadel_consul.core.model import Condition, Edge, OnRecovery, Strength
@@ -14,7 +17,11 @@ from citadel_consul.errors import Conflict, InvalidInput, Refused
 
 if TYPE_CHECKING:
     from citadel_consul.core.snapshot import Snapshot
-    from citadel_consul.store.state import StackState
+
+
+def _one_of(words: type[StrEnum]) -> click.Choice[str]:
+    """A choice among the words of an enumeration; given the enumeration itself, click would take its names."""
+    return click.Choice([str(word) for word in words])
 
 
 @click.group(invoke_without_command=True, epilog="Example: citadel deps --tree; citadel deps --dot | dot -Tsvg")
@@ -32,21 +39,21 @@ def deps(invocation: Invocation, form: str | None) -> None:
 
 
 @deps.command(epilog="Example: citadel deps add batch-processor qdrant --condition started --strength soft")
-@click.argument("service")
-@click.argument("dependency")
-@click.option("--condition", type=click.Choice(list(Condition)), default=Condition.HEALTHY, show_default=True)
-@click.option("--strength", type=click.Choice(list(Strength)), default=Strength.HARD, show_default=True)
+@click.argument("service", shell_complete=complete_service)
+@click.argument("dependency", shell_complete=complete_service)
+@click.option("--condition", type=_one_of(Condition), default="healthy", show_default=True)
+@click.option("--strength", type=_one_of(Strength), default="hard", show_default=True)
 @click.option("--min-instances", type=click.IntRange(min=1), help="How many instances suffice; default: all.")
-@click.option("--on-recovery", type=click.Choice(list(OnRecovery)), default=OnRecovery.NOTIFY, show_default=True)
+@click.option("--on-recovery", type=_one_of(OnRecovery), default="notify", show_default=True)
 @command_options
 def add(
     invocation: Invocation,
     service: str,
     dependency: str,
-    condition: Condition,
-    strength: Strength,
+    condition: str,
+    strength: str,
     min_instances: int | None,
-    on_recovery: OnRecovery,
+    on_recovery: str,
 ) -> None:
     """Have SERVICE depend on DEPENDENCY, or change how it does."""
     edge = Edge(service, dependency, Condition(condition), Strength(strength), min_instances, OnRecovery(on_recovery))
@@ -54,23 +61,16 @@ def add(
 
 
 @deps.command(epilog="Example: citadel deps remove batch-processor qdrant")
-@click.argument("service")
-@click.argument("dependency")
+@click.argument("service", shell_complete=complete_service)
+@click.argument("dependency", shell_complete=complete_service)
 @command_options
 def remove(invocation: Invocation, service: str, dependency: str) -> None:
     """Have SERVICE depend on DEPENDENCY no more."""
     run(_remove(invocation, service, dependency))
 
 
-async def _state(invocation: Invocation) -> StackState:
-    from citadel_consul.store.reading import read_state
-
-    async with invocation.consul() as client:
-        return await read_state(client, await invocation.stack(client), invocation.defaults)
-
-
 async def _show(invocation: Invocation, form: str) -> None:
-    snapshot = (await _state(invocation)).snapshot()
+    snapshot = (await invocation.read_once()).snapshot()
     edges = snapshot.graph.edges
     if invocation.output != "table":
         print_answer({"edges": edges, "problems": _problems(snapshot)}, invocation.output)
@@ -142,10 +142,9 @@ def _mermaid(snapshot: Snapshot) -> Iterator[str]:
 async def _add(invocation: Invocation, edge: Edge) -> None:
     from citadel_consul.core.graph import build_graph
     from citadel_consul.store.applying import edge_operation
-    from citadel_consul.store.reading import read_state
 
     async with invocation.consul() as client:
-        state = await read_state(client, await invocation.stack(client), invocation.defaults)
+        state = await invocation.read(client)
         snapshot = state.snapshot()
         _check_services(snapshot, edge)
         others = [e for e in snapshot.graph.edges if (e.service, e.dependency) != (edge.service, edge.dependency)]
@@ -154,18 +153,20 @@ async def _add(invocation: Invocation, edge: Edge) -> None:
             raise Refused(f"edge {edge.service} → {edge.dependency} {faults[0].message}")
         index = state.edges.index_of(state.keys.edge(edge.service, edge.dependency))
         await client.transact([edge_operation(state.keys, edge, index)])
+    if invocation.output != "table":
+        print_answer({"edge": edge}, invocation.output)
+        return
     click.echo(f"{edge.service} needs {edge.dependency} to be {edge.condition} ({edge.strength})")
 
 
 def _check_services(snapshot: Snapshot, edge: Edge) -> None:
-    for name in (edge.service, edge.dependency):
-        if name not in snapshot.specs:
-            raise InvalidInput.at("", f"unknown service {name!r}", "citadel services lists them")
+    check_services(snapshot.specs, (edge.service, edge.dependency))
     if edge.service == edge.dependency:
         raise InvalidInput.at("", f"{edge.service} cannot depend on itself")
     instances = snapshot.instances(edge.dependency)
     if edge.min_instances is not None and edge.min_instances > len(instances):
-        raise InvalidInput.at("--min-instances", f"{edge.dependency} has {len(instances)} instances")
+        count = f"{len(instances)} instance" + ("s" if len(instances) != 1 else "")
+        raise InvalidInput.at("--min-instances", f"{edge.dependency} has {count}")
     if edge.condition is Condition.COMPLETED and not snapshot.specs[edge.dependency].oneshot:
         raise InvalidInput.at("--condition", f"{edge.dependency} is not a oneshot: it never completes")
 
@@ -174,9 +175,17 @@ async def _remove(invocation: Invocation, service: str, dependency: str) -> None
     async with invocation.consul() as client:
         keys = await invocation.keys(client)
         key = keys.edge(service, dependency)
-        entry = await client.kv_get(key)
+        # Names that cannot be a part of a key have no edge; others may, also if `citadel deps add` would not take them.
+        entry = await client.kv_get(key) if _is_part(service) and _is_part(dependency) else None
         if entry is None:
-            raise InvalidInput.at("", f"{service} does not depend on {dependency}", "citadel deps shows the edges")
+            raise InvalidInput.at("", f"there is no edge {service} → {dependency}", "citadel deps shows them all")
         if not await client.kv_delete(key, cas=entry.modify_index):
             raise Conflict(f"edge {service} → {dependency} was changed by somebody else; look again")
+    if invocation.output != "table":
+        print_answer({"removed": {"service": service, "dependency": dependency}}, invocation.output)
+        return
     click.echo(f"{service} no longer needs {dependency}")
+
+
+def _is_part(name: str) -> bool:
+    return name not in ("", ".", "..") and "/" not in name

@@ -7,13 +7,15 @@ from datetime import UTC, datetime
 
 import click
 
+from citadel_consul.cli.completing import complete_service
 from citadel_consul.cli.invocation import Invocation, command_options, run
-from citadel_consul.cli.printing import plain, print_answer
+from citadel_consul.cli.printing import print_answer
+from citadel_consul.cli.watching import print_document
 from citadel_consul.store.documents import Event
 
 
 @click.command(epilog="Example: citadel events -f api-gateway")
-@click.argument("service", required=False)
+@click.argument("service", required=False, shell_complete=complete_service)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what happens from now on.")
 @click.option("-n", "--last", default=50, show_default=True, type=click.IntRange(min=0), help="How many events back.")
 @command_options
@@ -51,9 +53,7 @@ def _print_one(event: Event, output: str) -> None:
     if output == "table":
         click.echo(_line(event))
     else:
-        import orjson
-
-        click.echo(orjson.dumps(plain(event)).decode())
+        print_document(event, output)
 
 
 def _line(event: Event) -> str:

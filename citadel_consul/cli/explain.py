@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from citadel_consul.cli.completing import complete_service
 from citadel_consul.cli.invocation import Invocation, command_options, run
 from citadel_consul.cli.printing import print_answer
+from citadel_consul.core.model import Strength
 
 if TYPE_CHECKING:
-    from citadel_consul.cli.explaining import Explanation
+    from citadel_consul.cli.explaining import Explanation, Need
     from citadel_consul.cli.screen import Line
 
 RECENT_OPERATIONS = 20
@@ -18,7 +20,7 @@ RECENT_OPERATIONS = 20
 
 
 @click.command(epilog="Example: citadel explain api-gateway")
-@click.argument("service")
+@click.argument("service", shell_complete=complete_service)
 @command_options
 def explain(invocation: Invocation, service: str) -> None:
     """Say why a service does not run, what it waits for, when it will run, and what to do about it."""
@@ -46,6 +48,11 @@ async def _explain(invocation: Invocation, service: str) -> None:
         click.echo(line)
 
 
+def _asks(need: Need) -> str:
+    weak = "" if need.strength == Strength.HARD else f", {need.strength}"
+    return f"has to be {need.condition}{weak}; is"
+
+
 def _lines(found: Explanation) -> list[Line]:
     from citadel_consul.cli.screen import Line, Piece, columns, word
 
@@ -58,7 +65,6 @@ def _lines(found: Explanation) -> list[Line]:
     if found.needs:
         marks = {True: Piece("✔", fg="green"), False: Piece("✘", fg="red")}
         lines += columns(
-            [(marks[n.met], Piece(n.dependency), word(str(n.status))) for n in found.needs],
-            [f"has to be {n.condition} ({n.strength})" for n in found.needs],
+            [(marks[n.met], Piece(n.dependency), Piece(_asks(n)), word(str(n.status))) for n in found.needs]
         )
     return lines

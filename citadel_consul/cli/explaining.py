@@ -77,13 +77,16 @@ def explain_service(case: Case) -> Explanation:
     operation, step = _open_step(snapshot, service)
     why, when, do = _verdict(case, operation, step)
     status = service_status(snapshot, service, case.now)
-    waiting = status not in SERVING
+    chain = tuple(_chain(case, service)) if status not in SERVING else ()
+    root = chain[-1].dependency if chain else None
+    if root is not None and operation is None and case.led:
+        do = f"mend {root} first: citadel explain {root}"
     return Explanation(
         service=service,
         status=status,
         why=why,
         needs=tuple(_need(case, edge) for edge in snapshot.graph.dependencies(service)),
-        chain=tuple(_chain(case, service)) if waiting else (),
+        chain=tuple(link.text for link in chain),
         operation=operation.id if operation is not None else None,
         when=when,
         do=do,
@@ -228,7 +231,13 @@ def _unmet(snapshot: Snapshot, service: str) -> tuple[Edge, ...]:
     return unmet_edges(snapshot, service, {})
 
 
-def _chain(case: Case, service: str) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class _Link:
+    dependency: str
+    text: str
+
+
+def _chain(case: Case, service: str) -> Iterator[_Link]:
     """Down the unmet edges, along those whose end is stuck in its own right."""
     unmet = _unmet(case.snapshot, service)
     if not unmet:
@@ -237,5 +246,6 @@ def _chain(case: Case, service: str) -> Iterator[str]:
     status = service_status(case.snapshot, edge.dependency, case.now)
     reasons = [reason_of(case.snapshot, i, case.now, case.outputs) for i in case.snapshot.instances(edge.dependency)]
     why = next((reason for reason in reasons if reason), "")
-    yield f"{service} needs {edge.dependency} to be {edge.condition}, and it is {status}" + (f" ({why})" if why else "")
+    text = f"{service} needs {edge.dependency} to be {edge.condition}, and it is {status}"
+    yield _Link(edge.dependency, f"{text} ({why})" if why else text)
     yield from _chain(case, edge.dependency)

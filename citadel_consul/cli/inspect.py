@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from citadel_consul.cli.completing import complete_service
 from citadel_consul.cli.invocation import Invocation, command_options, run
 from citadel_consul.cli.printing import print_answer, print_table
 from citadel_consul.core.model import ServiceSpec
@@ -32,7 +33,7 @@ def status(invocation: Invocation, watch: bool) -> None:
 
 
 @click.command(epilog="Example: citadel services api-gateway")
-@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.argument("services", nargs=-1, metavar="[SERVICE]...", shell_complete=complete_service)
 @command_options
 def services(invocation: Invocation, services: tuple[str, ...]) -> None:
     """List the services with endpoints, dependencies and order; of those that are named, each instance.

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
+from citadel_consul.cli.completing import complete_service
 from citadel_consul.cli.invocation import Invocation, command_options, run
+from citadel_consul.cli.watching import print_document
 from citadel_consul.errors import InvalidInput
 
 
 @click.command(epilog="Example: citadel logs api-gateway -f -n 50")
-@click.argument("service", metavar="SERVICE[@NODE]")
+@click.argument("service", metavar="SERVICE[@NODE]", shell_complete=complete_service)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
 @click.option("-n", "--lines", default=100, show_default=True, type=click.IntRange(min=0), help="How many lines back.")
 @click.option("--state-dir", type=click.Path(path_type=Path), help="The node agent's folder, if it is another one.")
@@ -30,14 +32,14 @@ async def _logs(invocation: Invocation, target: str, lines: int, state_dir: Path
     if not follow:
         for node, path in paths.items():
             for line in tail(path, lines):
-                click.echo(_labelled(node, line, paths))
+                _print(invocation.output, node, line, labelled=len(paths) > 1)
         return
     async with asyncio.TaskGroup() as group:
         for node, path in paths.items():
 
             async def show(node: str = node, path: Path = path) -> None:
                 async for line in follow_file(path, lines):
-                    click.echo(_labelled(node, line, paths))
+                    _print(invocation.output, node, line, labelled=len(paths) > 1)
 
             group.create_task(show())
 
@@ -46,14 +48,12 @@ async def _paths(invocation: Invocation, target: str, state_dir: Path | None) ->
     """The log files of the service on this machine, by node."""
     from citadel_consul.backends.logs import log_path
     from citadel_consul.cli.devstack import default_data_dir
-    from citadel_consul.store.reading import read_state
+    from citadel_consul.cli.operate import check_targets
 
     service, _, only = target.partition("@")
-    async with invocation.consul() as client:
-        stack = await invocation.stack(client)
-        snapshot = (await read_state(client, stack, invocation.defaults)).snapshot()
-    if service not in snapshot.specs:
-        raise InvalidInput.at("", f"stack {stack!r} has no service {service!r}", "citadel services lists them")
+    snapshot = (await invocation.read_once()).snapshot()
+    stack = snapshot.stack
+    check_targets(snapshot, (target,))
     folders = [state_dir] if state_dir else [invocation.settings.state_dir, default_data_dir(stack) / "state"]
     nodes = [node for node in snapshot.specs[service].nodes if only in ("", node)]
     found = {
@@ -68,5 +68,8 @@ async def _paths(invocation: Invocation, target: str, state_dir: Path | None) ->
     return found
 
 
-def _labelled(node: str, line: str, paths: dict[str, Path]) -> str:
-    return f"{node}: {line}" if len(paths) > 1 else line
+def _print(output: str, node: str, line: str, *, labelled: bool) -> None:
+    if output != "table":
+        print_document({"node": node, "line": line}, output)
+    else:
+        click.echo(f"{node}: {line}" if labelled else line)

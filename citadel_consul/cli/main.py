@@ -1,7 +1,6 @@
-"""``citadel``: the entry, the list of commands, and what an error means for the exit status.
+"""``citadel``: the entry and the list of commands.
 
 Commands are imported when they are called, so that ``citadel --help`` does not pay for Consul, Jinja and the API.
-Exit status: 0 done, 1 the operation failed, 2 bad input, 3 Consul unreachable or no leader in time, 4 refused.
 """
 
 from __future__ import annotations
@@ -9,23 +8,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 import click
 
-from citadel_consul.errors import (
-    BackendUnavailable,
-    CitadelError,
-    Conflict,
-    ConsulRefused,
-    ConsulUnavailable,
-    InvalidInput,
-    NoLeader,
-    OperationFailed,
-    Refused,
-)
-
-DONE, FAILED, BAD_INPUT, UNREACHABLE, REFUSED = range(5)
+from citadel_consul.cli.failures import BAD_INPUT, INTERRUPTED, reader_gone, report, report_group
+from citadel_consul.errors import CitadelError
 
 # name: (module, attribute, help). The help stands here as well, so that the list needs no import.
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
@@ -71,6 +58,12 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f"citadel_consul.cli.{found[0]}"), found[1])
         return command
 
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # here, because click would make of it a failure of the command
+            raise click.exceptions.Exit(reader_gone()) from None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -101,59 +94,21 @@ def citadel() -> None:
     """
 
 
-def exit_status(error: CitadelError) -> int:
-    """The exit status that says what kind of failure it was."""
-    if isinstance(error, InvalidInput):
-        return BAD_INPUT
-    if isinstance(error, ConsulUnavailable | NoLeader | BackendUnavailable):
-        return UNREACHABLE
-    if isinstance(error, Refused | ConsulRefused | Conflict):
-        return REFUSED
-    return FAILED
-
-
 def main() -> None:
     """Run the command line and exit."""
     try:
         citadel.main(standalone_mode=False, prog_name="citadel")
+        sys.stdout.flush()
     except click.exceptions.Abort:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(BAD_INPUT)
     except CitadelError as error:
-        _say(error)
-        sys.exit(exit_status(error))
+        sys.exit(report(error))
     except BaseExceptionGroup as group:
-        sys.exit(_exit_with(group))
+        sys.exit(report_group(group))
     except BrokenPipeError:
-        sys.stderr.close()  # the reader has gone, e.g. `citadel events | head`
-        sys.exit(DONE)
-
-
-def _exit_with(group: BaseExceptionGroup[BaseException]) -> int:
-    """Say what a group of tasks failed of; anything but our own errors is a bug and keeps its traceback."""
-    known, unknown = group.split(CitadelError)
-    if unknown is not None:
-        if all(isinstance(e, KeyboardInterrupt) for e in _leaves(unknown)):
-            return 130
-        raise unknown
-    errors = [e for e in _leaves(known) if isinstance(e, CitadelError)] if known is not None else []
-    for error in errors:
-        _say(error)
-    return max((exit_status(error) for error in errors), default=FAILED)
-
-
-def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found
-
-
-def _say(error: CitadelError) -> None:
-    label = "failed" if isinstance(error, OperationFailed) else "error"
-    for line in str(error).splitlines() or [type(error).__name__]:
-        click.echo(f"{label}: {line}", err=True)
+        sys.exit(reader_gone())

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from citadel_consul.cli.completing import complete_service
+from citadel_consul.cli.following import how_to_go_on
 from citadel_consul.cli.invocation import Invocation, caller, command_options, run
 from citadel_consul.cli.printing import print_answer
 from citadel_consul.cli.progress import display_for, follow_to_end, raise_unless_succeeded
-from citadel_consul.core.operation import ALL, Kind, Operation, Options
+from citadel_consul.core.answers.operations import operation_answer
+from citadel_consul.core.answers.results import result_of
+from citadel_consul.core.operation import ALL, Kind, Operation, Options, StepAction, StepState
 from citadel_consul.errors import InvalidInput, Problem, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from citadel_consul.consul.client import ConsulClient
     from citadel_consul.core.snapshot import Snapshot
+    from citadel_consul.store.keys import Keys
+
+
+MOST_POINTERS = 3
 
 
 def _operation_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -30,7 +44,7 @@ def _operation_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command(epilog="Example: citadel up api-gateway --on-failure rollback")
-@click.argument("services", nargs=-1, metavar="[SERVICE[@NODE]]...")
+@click.argument("services", nargs=-1, metavar="[SERVICE[@NODE]]...", shell_complete=complete_service)
 @click.option(
     "--on-failure",
     type=click.Choice(["rollback", "keep", "continue"]),
@@ -58,7 +72,7 @@ def up(
 
 
 @click.command(epilog="Example: citadel down redis --cascade")
-@click.argument("services", nargs=-1, metavar="[SERVICE[@NODE]]...")
+@click.argument("services", nargs=-1, metavar="[SERVICE[@NODE]]...", shell_complete=complete_service)
 @click.option("--cascade", is_flag=True, help="Take the running dependents down too, before what they need.")
 @click.option("--kill", is_flag=True, help="Do not wait for a graceful end.")
 @_operation_options
@@ -81,7 +95,7 @@ def down(
 
 
 @click.command(epilog="Example: citadel restart embedding-service")
-@click.argument("services", nargs=-1, required=True, metavar="SERVICE[@NODE]...")
+@click.argument("services", nargs=-1, required=True, metavar="SERVICE[@NODE]...", shell_complete=complete_service)
 @click.option("--cascade", is_flag=True, help="Stop the running dependents before, and start them after it.")
 @_operation_options
 @command_options
@@ -102,7 +116,7 @@ def restart(
 
 
 @click.command(epilog="Example: citadel recover qdrant")
-@click.argument("services", nargs=-1, required=True, metavar="SERVICE[@NODE]...")
+@click.argument("services", nargs=-1, required=True, metavar="SERVICE[@NODE]...", shell_complete=complete_service)
 @_operation_options
 @command_options
 def recover(invocation: Invocation, services: tuple[str, ...], timeout: str | None, detach: bool, reason: str) -> None:
@@ -114,41 +128,82 @@ def recover(invocation: Invocation, services: tuple[str, ...], timeout: str | No
 async def _request(
     invocation: Invocation, kind: Kind, targets: tuple[str, ...], options: Options, *, detach: bool
 ) -> None:
-    from citadel_consul.store.keys import Keys
-    from citadel_consul.store.reading import read_state
     from citadel_consul.store.requests import submit
 
     async with invocation.consul() as client:
-        stack = await invocation.stack(client)
-        state = await read_state(client, stack, invocation.defaults)
+        state = await invocation.read(client)
         refuse_early(state.snapshot(), kind, targets, options)
-        keys = Keys(stack)
-        operation = await submit(client, keys, kind, targets, options, requested_by=caller())
+        operation = await submit(client, state.keys, kind, targets, options, requested_by=caller())
         if detach:
-            click.echo(operation.id)
+            _show_request(operation, invocation.output)
             return
-        ended = await follow_to_end(client, keys, operation, display_for(invocation.output))
-        _finish(ended, invocation.output)
+        ended = await _follow(client, state.keys, operation, invocation.output)
+        if invocation.output != "table":
+            snapshot = (await invocation.read(client)).snapshot()
+            print_answer(result_of(snapshot, ended, time.time()), invocation.output)
+    point_to_output(ended)
+    raise_unless_succeeded(ended)
+
+
+async def _follow(client: ConsulClient, keys: Keys, operation: Operation, output: str) -> Operation:
+    """Follow to the end; Ctrl-C ends the following and not the operation, so it is said how to go on."""
+    try:
+        return await follow_to_end(client, keys, operation, display_for(output))
+    except asyncio.CancelledError:
+        click.echo(f"\n{how_to_go_on(operation.id)}", err=True)
+        raise
+
+
+def _show_request(operation: Operation, output: str) -> None:
+    if output == "table":
+        click.echo(operation.id)
+    else:
+        print_answer(operation_answer(operation), output)
+
+
+def point_to_output(operation: Operation) -> None:
+    """Say where to look when services failed to start."""
+    failed = (s for s in operation.steps if s.state is StepState.FAILED and s.action is StepAction.START)
+    services = dict.fromkeys(step.service for step in failed)
+    if services:
+        ways = " · ".join(f"citadel logs {service}" for service in list(services)[:MOST_POINTERS])
+        click.echo(f"see {ways} · citadel explain {next(iter(services))}", err=True)
 
 
 def refuse_early(snapshot: Snapshot, kind: Kind, targets: tuple[str, ...], options: Options) -> None:
-    """Say at once what the leader would refuse. It looks again when the operation begins: things may change."""
-    from citadel_consul.core.plan import plan, resolve_targets
+    """Raise at once what the leader would refuse. It looks again when the operation begins: things may change."""
+    from citadel_consul.core.plan import plan
 
     if not snapshot.specs:
         raise Refused(f"stack {snapshot.stack!r} has no services: citadel apply FILE writes them")
-    _, unknown = resolve_targets(snapshot, targets)
-    if unknown is not None:
-        raise InvalidInput([Problem("", unknown, "citadel services lists them")])
+    check_targets(snapshot, targets)
     refusal = plan(snapshot, Operation(id="", kind=kind, targets=targets, options=options)).refusal
     if refusal is not None:
         raise Refused(refusal)
 
 
-def _finish(operation: Operation, output: str) -> None:
-    if output != "table":
-        print_answer(operation, output)
-    raise_unless_succeeded(operation)
+def check_targets(snapshot: Snapshot, targets: tuple[str, ...]) -> None:
+    """Raise InvalidInput for targets that name nothing."""
+    problems = list(_unknown(snapshot, targets))
+    if problems:
+        raise InvalidInput(problems)
+
+
+def _unknown(snapshot: Snapshot, targets: tuple[str, ...]) -> Iterable[Problem]:
+    """Targets that name nothing, each with what may have been meant."""
+    from citadel_consul.config.suggestions import suggest
+
+    for target in targets:
+        service, _, node = target.partition("@")
+        spec = snapshot.specs.get(service)
+        if target == ALL:
+            continue
+        if spec is None:
+            yield Problem("", f"unknown service {service!r}", suggest(service, snapshot.specs, "known are"))
+        elif "@" in target and node not in spec.nodes:
+            yield Problem(
+                "", f"{service} has no instance on node {node!r}", suggest(node, spec.nodes, "it has some on")
+            )
 
 
 def _duration(text: str | None) -> float | None:
@@ -157,6 +212,9 @@ def _duration(text: str | None) -> float | None:
     from citadel_consul.config.durations import parse_duration
 
     try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise InvalidInput.at("--timeout", str(error)) from None
+        seconds = parse_duration(text)
+    except InvalidInput as error:
+        raise InvalidInput([replace(problem, place="--timeout") for problem in error.problems]) from None
+    if seconds <= 0.0:
+        raise InvalidInput.at("--timeout", "an operation needs some time", "write it like 30s or 5m")
+    return seconds

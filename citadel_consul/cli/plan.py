@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from citadel_consul.cli.completing import complete_service
 from citadel_consul.cli.invocation import Invocation, command_options, run
 from citadel_consul.cli.printing import print_answer, print_table
 from citadel_consul.core.operation import ALL, Kind, Operation, Options, Step, StepAction
@@ -21,7 +22,7 @@ def plan() -> None:
 
 
 @plan.command(epilog="Example: citadel plan up api-gateway")
-@click.argument("services", nargs=-1, metavar="[SERVICE[@NODE]]...")
+@click.argument("services", nargs=-1, metavar="[SERVICE[@NODE]]...", shell_complete=complete_service)
 @command_options
 def up(invocation: Invocation, services: tuple[str, ...]) -> None:
     """Show what starting services would start. Everything of one order starts side by side."""
@@ -29,7 +30,7 @@ def up(invocation: Invocation, services: tuple[str, ...]) -> None:
 
 
 @plan.command(epilog="Example: citadel plan down redis --cascade")
-@click.argument("services", nargs=-1, metavar="[SERVICE[@NODE]]...")
+@click.argument("services", nargs=-1, metavar="[SERVICE[@NODE]]...", shell_complete=complete_service)
 @click.option("--cascade", is_flag=True, help="With the running dependents.")
 @command_options
 def down(invocation: Invocation, services: tuple[str, ...], cascade: bool) -> None:
@@ -40,11 +41,8 @@ def down(invocation: Invocation, services: tuple[str, ...], cascade: bool) -> No
 async def _plan(invocation: Invocation, kind: Kind, targets: tuple[str, ...], options: Options) -> None:
     from citadel_consul.cli.operate import refuse_early
     from citadel_consul.core.plan import plan as make_plan
-    from citadel_consul.store.reading import read_state
 
-    async with invocation.consul() as client:
-        state = await read_state(client, await invocation.stack(client), invocation.defaults)
-    snapshot = state.snapshot()
+    snapshot = (await invocation.read_once()).snapshot()
     refuse_early(snapshot, kind, targets, options)
     steps = make_plan(snapshot, Operation(id="", kind=kind, targets=targets, options=options)).steps
     rows = list(_rows(snapshot, steps))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -12,11 +13,9 @@ import click
 
 from citadel_consul.cli.printing import coloured, is_terminal
 from citadel_consul.core.operation import Operation, OperationState, Step, StepState
-from citadel_consul.errors import NoLeader, OperationFailed
+from citadel_consul.errors import OperationFailed
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from citadel_consul.consul.client import ConsulClient
     from citadel_consul.store.keys import Keys
 
@@ -39,8 +38,6 @@ STYLES = {
     StepState.SKIPPED: "yellow",
     StepState.RUNNING: "cyan",
 }
-LEADER_SECONDS = 15.0
-"""How long an operation may stay unnoticed before it is said that nobody leads."""
 
 
 class Display(Protocol):
@@ -60,23 +57,19 @@ async def follow_to_end(
 ) -> Operation:
     """Show ``operation`` until it has ended, or ``timeout_seconds`` are over; returns it as it stands then.
 
-    Raises NoLeader if no orchestrator takes it for :data:`LEADER_SECONDS`.
+    Raises NoLeader or ConsulUnavailable if either is away for longer than is waited out.
     """
-    from citadel_consul.store.requests import follow
+    from citadel_consul.cli.following import follow_patiently
 
-    began = time.monotonic()
     last = operation
     with display:
         try:
-            async with asyncio.timeout(timeout_seconds):
-                async for last in follow(client, keys, operation.id):
+            async with (
+                asyncio.timeout(timeout_seconds),
+                aclosing(follow_patiently(client, keys, operation.id)) as changes,
+            ):
+                async for last in changes:
                     display.show(last)
-                    ignored = last.state is OperationState.PENDING and last.waits_for is None
-                    if ignored and time.monotonic() - began > LEADER_SECONDS:
-                        raise NoLeader(
-                            f"no orchestrator took operation {last.id} within {LEADER_SECONDS:g} s; it stays requested "
-                            f"(citadel ops cancel {last.id} takes it back)"
-                        )
         except TimeoutError:
             return last
     return last
@@ -86,7 +79,11 @@ def display_for(output: str) -> Display:
     """The display that suits where the output goes; machine-readable output shows nothing on the way."""
     if output != "table":
         return Silent()
-    return Live() if is_terminal() else Lines()
+    if not is_terminal():
+        return Lines()
+    from citadel_consul.cli.livetable import LiveTable
+
+    return LiveTable()
 
 
 def raise_unless_succeeded(operation: Operation) -> None:
@@ -115,7 +112,7 @@ class Lines:
         self._write = write
         self._seen: dict[int, StepState] = {}
         self._waits_for: str | None = None
-        self._began: float | None = None
+        self._named = False
 
     def __enter__(self) -> Self:
         return self
@@ -124,8 +121,11 @@ class Lines:
         return
 
     def show(self, operation: Operation) -> None:
+        if not self._named:
+            self._named = True
+            self._write(f"{operation.kind} of {', '.join(operation.targets)}: operation {operation.id}")
         if operation.waits_for is not None and operation.waits_for != self._waits_for:
-            self._write(f"{operation.kind} {operation.id} waits for operation {operation.waits_for}")
+            self._write(f"{operation.kind} waits for operation {operation.waits_for} to end")
         self._waits_for = operation.waits_for
         for position, step in enumerate(operation.steps):
             before = self._seen.get(position, StepState.WAITING)
@@ -133,44 +133,7 @@ class Lines:
                 self._seen[position] = step.state
                 self._write(_step_line(operation, step))
         if operation.ended:
-            self._write(_end_line(operation))
-
-
-class Live:
-    """A table that is drawn anew at each change."""
-
-    def __init__(self) -> None:
-        from rich.live import Live as RichLive
-
-        self._live = RichLive(refresh_per_second=12, transient=False)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def show(self, operation: Operation) -> None:
-        self._live.update(_table(operation), refresh=True)
-
-
-def _table(operation: Operation) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    title = f"{operation.kind} {operation.id}: {operation.state}"
-    if operation.waits_for is not None:
-        title += f" (waits for {operation.waits_for})"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for heading in ("", "service", "node", "step", "seconds", ""):
-        table.add_column(heading, justify="right" if heading == "seconds" else "left")
-    for step in operation.steps:
-        style = STYLES.get(step.state, "dim")
-        seconds = _seconds(step)
-        shown = "" if seconds is None else f"{seconds:.2f}"
-        table.add_row(MARKS[step.state], step.service, step.node, step.action, shown, Text(step.detail), style=style)
-    return table
+            self._write(coloured(operation.state, end_line(operation)))
 
 
 def _step_line(operation: Operation, step: Step) -> str:
@@ -178,21 +141,21 @@ def _step_line(operation: Operation, step: Step) -> str:
     if step.ended_at is None and step.began_at is None:
         clock = " " * 8
     words = f"{MARKS[step.state]} {step.action:<5} {step.instance}"
-    seconds = _seconds(step)
+    seconds = seconds_of(step)
     took = f" ({seconds:.2f} s)" if seconds is not None and step.state is StepState.SUCCEEDED else ""
     why = f": {step.detail}" if step.detail else ""
     return coloured(WORDS.get(step.state, ""), f"{clock}  {words}{took}{why}")
 
 
-def _end_line(operation: Operation) -> str:
+def end_line(operation: Operation) -> str:
+    """How an operation ended, in one line; why is said by the error that follows from it."""
     seconds = (operation.ended_at or 0.0) - (operation.started_at or operation.ended_at or 0.0)
     done = sum(step.state is StepState.SUCCEEDED for step in operation.steps)
-    why = f": {operation.detail}" if operation.detail else ""
-    text = f"{operation.kind} {operation.state}{why} ({done} of {len(operation.steps)} steps, {seconds:.2f} s)"
-    return coloured(operation.state, text)
+    return f"{operation.kind} {operation.state} ({done} of {len(operation.steps)} steps, {seconds:.2f} s)"
 
 
-def _seconds(step: Step) -> float | None:
+def seconds_of(step: Step) -> float | None:
+    """How long a step took, or has taken so far; None if it has not begun."""
     if step.began_at is None:
         return None
     return (step.ended_at or time.time()) - step.began_at

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from citadel_consul.cli.completing import complete_service
+from citadel_consul.cli.inspect import check_services
 from citadel_consul.cli.invocation import Invocation, command_options, run
 from citadel_consul.cli.printing import print_answer
 from citadel_consul.errors import InvalidInput
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: citadel render --file stack.yaml --out rendered/")
-@click.argument("service", required=False)
+@click.argument("service", required=False, shell_complete=complete_service)
 @click.option("--file", type=click.Path(path_type=Path), help="Render a stack file instead of what is in Consul.")
 @click.option("--node", "only_node", help="Only the instances of this node.")
 @click.option("--node-address", default="127.0.0.1", show_default=True, help="Address for {{ node.address }}.")
@@ -91,8 +93,7 @@ def _only(stack: Stack, service: str | None) -> Stack:
 
     if service is None:
         return stack
-    if service not in stack.services:
-        raise InvalidInput.at("", f"stack {stack.name!r} has no service {service!r}", "citadel services lists them")
+    check_services(stack.services, (service,))
     return replace(stack, services={service: stack.services[service]}, edges=())
 
 
@@ -104,11 +105,9 @@ def _from_file(file: Path, invocation: Invocation) -> Stack:
 
 async def _from_consul(invocation: Invocation) -> Stack:
     from citadel_consul.core.model import Stack
-    from citadel_consul.store.reading import read_state
 
-    async with invocation.consul() as client:
-        name = await invocation.stack(client)
-        snapshot = (await read_state(client, name, invocation.defaults)).snapshot()
+    snapshot = (await invocation.read_once()).snapshot()
+    name = snapshot.stack
     if not snapshot.specs:
         raise InvalidInput.at("", f"stack {name!r} has no services in Consul", "citadel apply FILE, or --file FILE")
     return Stack(name, dict(snapshot.specs), snapshot.graph.edges)

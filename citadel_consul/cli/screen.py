@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -40,12 +40,15 @@ class Line:
 
     def fold(self, width: int | None) -> list[str]:
         """The line as it is printed; None is as wide as it takes."""
-        lead = "".join(piece.draw() for piece in self.pieces)
+        pieces = self.pieces
+        if not self.text and pieces:
+            pieces = (*pieces[:-1], replace(pieces[-1], text=pieces[-1].text.rstrip()))
+        lead = "".join(piece.draw() for piece in pieces)
         indent = sum(len(piece.text) for piece in self.pieces)
         room = None if width is None else max(MIN_WIDTH // 2, width - indent)
         parts = [self.text] if room is None else textwrap.wrap(self.text, room) or [""]
         shown = [Piece(part, dim=self.dim).draw() if part else "" for part in parts]
-        return [(lead + shown[0]).rstrip(), *(" " * indent + part for part in shown[1:])]
+        return [lead + shown[0], *(" " * indent + part for part in shown[1:])]
 
 
 BLANK = Line()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from citadel_consul.cli.invocation import Invocation, command_options, run
+from citadel_consul.cli.invocation import FORMATS, Invocation, command_options, run
 from citadel_consul.cli.printing import print_answer
 
 if TYPE_CHECKING:
@@ -43,11 +43,12 @@ def validate(invocation: Invocation, file: Path) -> None:
 
 
 @click.command(epilog="Example: citadel schema > stack.schema.json")
-def schema() -> None:
-    """Print the JSON Schema of the stack file, for editors."""
+@click.option("-o", "--output", type=click.Choice(FORMATS), default="json", show_default=True, help="Format.")
+def schema(output: str) -> None:
+    """Print the JSON Schema of the stack file, for editors. It has no form as a table: that is JSON as well."""
     from citadel_consul.config.stackfile import stack_json_schema
 
-    print_answer(stack_json_schema(), "json")
+    print_answer(stack_json_schema(), output)
 
 
 def load(file: Path, invocation: Invocation) -> Stack:
@@ -81,6 +82,11 @@ def show_difference(difference: Difference, *, dry_run: bool = False) -> None:
     if not difference.changes:
         click.echo(f"stack {difference.stack}: nothing to change")
     elif dry_run:
-        click.echo(f"stack {difference.stack}: {len(difference.changes)} changes, nothing written (dry run)")
+        click.echo(f"stack {difference.stack}: {_changes(difference)}, nothing written (dry run)")
     else:
-        click.echo(f"stack {difference.stack}: {len(difference.changes)} changes written")
+        click.echo(f"stack {difference.stack}: {_changes(difference)} written")
+
+
+def _changes(difference: Difference) -> str:
+    count = len(difference.changes)
+    return "1 change" if count == 1 else f"{count} changes"
