@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from . import layout, lifecycle
 from .errors import LabError, UsageError
-from .machines import Machines, machines_of, noted_machines, ssh_command
+from .machines import PAUSED, RUNNING, STOPPED, Machines, machines_of, noted_machines, ssh_command
 from .status import look, table
 from .topology import PROVIDERS, Node, Topology, load_topology, unit_name
 from .trial import trial
@@ -148,14 +148,19 @@ def _ssh(request: Request) -> int:
     return subprocess.run([*words, *(["--", *command] if command else [])], check=False).returncode
 
 
-def _on_machine(do: Callable[[Machines, Node], None], signal: str | None = None) -> Action:
-    """A command for a whole node or, if it names a unit, for that unit by ``signal``."""
+def _on_machine(do: Callable[[Machines, Node], None], signal: str | None, wanted: str | None) -> Action:
+    """A command for a whole node or, if it names a unit, for that unit by ``signal``.
+
+    Nothing is done to a machine that is in the ``wanted`` state already.
+    """
 
     def action(request: Request) -> int:
         if signal is not None and request.options.unit:
             # The main process alone: what a node agent started lives in the same control group.
             words = ["systemctl", "kill", "--kill-whom=main", f"--signal={signal}", unit_name(request.options.unit)]
             request.machines.execute(request.node, words)
+        elif wanted is not None and request.machines.states()[request.node.name] == wanted:
+            print(f"{request.node.name} is {wanted} already")
         else:
             do(request.machines, request.node)
         return 0
@@ -214,15 +219,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_faults(add: Callable[..., argparse.ArgumentParser]) -> None:
-    faults: tuple[tuple[str, Callable[[Machines, Node], None], str | None, str], ...] = (
-        ("kill", lambda machines, node: machines.cut_power(node), "SIGKILL", "pull a node's plug, or SIGKILL a unit"),
-        ("start", lambda machines, node: machines.start(node), None, "boot a node that was killed"),
-        ("pause", lambda machines, node: machines.pause(node), "SIGSTOP", "freeze a node, or SIGSTOP a unit"),
-        ("resume", lambda machines, node: machines.resume(node), "SIGCONT", "let a frozen node or unit go on"),
-        ("reboot", lambda machines, node: machines.reboot(node), None, "shut a node down in order, boot it again"),
+    faults: tuple[tuple[str, Callable[[Machines, Node], None], str | None, str | None, str], ...] = (
+        ("kill", lambda m, node: m.cut_power(node), "SIGKILL", STOPPED, "pull a node's plug, or SIGKILL a unit"),
+        ("start", lambda m, node: m.start(node), None, RUNNING, "boot a node that was killed"),
+        ("pause", lambda m, node: m.pause(node), "SIGSTOP", PAUSED, "freeze a node, or SIGSTOP a unit"),
+        ("resume", lambda m, node: m.resume(node), "SIGCONT", RUNNING, "let a frozen node or unit go on"),
+        ("reboot", lambda m, node: m.reboot(node), None, None, "shut a node down in order, boot it again"),
     )
-    for name, do, signal, text in faults:
-        command = add(name, _on_machine(do, signal), text)
+    for name, do, signal, wanted, text in faults:
+        command = add(name, _on_machine(do, signal, wanted), text)
         command.add_argument("node", metavar="NODE")
         if signal is not None:
             command.add_argument("unit", nargs="?", metavar="UNIT")

@@ -31,13 +31,14 @@ def ensure_engine(report: Report) -> None:
     """Have a Docker engine: start one, and remember it, if none answers. Raises LabError if that fails."""
     if engine_answers():
         return
+    _let_it_end()
     if os.geteuid() != 0:
         raise LabError("no Docker engine answers. Start it (systemctl start docker), or run bin/lab as root")
     if "DOCKER_HOST" in os.environ:
         raise LabError(f"no Docker engine answers at DOCKER_HOST={os.environ['DOCKER_HOST']}")
     report("starting dockerd")
     layout.STATE.mkdir(parents=True, exist_ok=True)
-    with LOG.open("w") as log:
+    with LOG.open("a") as log:
         process = subprocess.Popen(
             [find_program("dockerd") or "dockerd"],
             stdin=subprocess.DEVNULL,
@@ -58,22 +59,32 @@ def ensure_engine(report: Report) -> None:
 
 def stop_engine() -> bool:
     """Stop the engine that the lab started. False if it started none, or that one is gone already."""
+    pid = _recorded()
+    if pid is not None:
+        os.kill(pid, signal.SIGTERM)
+        _let_it_end()
+    RECORD.unlink(missing_ok=True)
+    return pid is not None
+
+
+def _recorded() -> int | None:
+    """The process id of the engine that the lab started, if that process still runs."""
     try:
         record = json.loads(RECORD.read_text())
     except (OSError, ValueError):
-        return False
-    RECORD.unlink()
-    pid = int(record["pid"])
+        return None
     # A number alone may be another process by now; with its start time it is unique.
-    if record["start"] is None or process_start(pid) != record["start"]:
-        return False
-    os.kill(pid, signal.SIGTERM)
+    pid = int(record["pid"])
+    return pid if record["start"] is not None and process_start(pid) == record["start"] else None
+
+
+def _let_it_end() -> None:
+    """Wait for the end of the engine that the lab started, which first stops its containers: two exclude each other."""
     deadline = time.monotonic() + STOP_SECONDS
-    while process_start(pid) == record["start"]:
+    while (pid := _recorded()) is not None:
         if time.monotonic() > deadline:
-            raise LabError(f"dockerd (pid {pid}) does not stop; its log is {LOG}")
+            raise LabError(f"dockerd (pid {pid}) does not end; its log is {LOG}")
         time.sleep(0.1)
-    return True
 
 
 def process_start(pid: int) -> int | None:

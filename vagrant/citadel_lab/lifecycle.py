@@ -31,9 +31,7 @@ def prepare(topology: Topology, report: Report, image: bool = True) -> str:
     other = {note.parent.name for note in noted_machines()} - {topology.provider}
     if other:
         raise UsageError(f"the lab runs under {other.pop()}: bin/lab down removes it")
-    ensure_host(topology.provider, report)
-    if topology.provider == "docker":
-        ensure_engine(report)
+    _ensure_tools(topology, report)
     if topology.provider != "docker" or not image:
         return build_payload(report)
     with ThreadPoolExecutor(max_workers=1) as pool:  # the two need nothing of each other
@@ -45,7 +43,7 @@ def prepare(topology: Topology, report: Report, image: bool = True) -> str:
 
 def up(topology: Topology, machines: Machines, report: Report) -> None:
     """Bring every node up, with what this checkout holds, and wait until Consul sees them all."""
-    ensure_host(topology.provider, report)
+    _ensure_tools(topology, report)
     absent = not noted_machines() or ABSENT in machines.states().values()
     payload = prepare(topology, report, image=absent)
     states = machines.states()
@@ -63,19 +61,20 @@ def up(topology: Topology, machines: Machines, report: Report) -> None:
 
 
 def update(topology: Topology, machines: Machines, payload: str, report: Report) -> None:
-    """Provision again the running nodes that were provisioned with an older payload."""
+    """Provision again the nodes that were provisioned with an older payload; their services run on meanwhile."""
 
     def stale(node: Node) -> bool:
         stamp = machines.execute(node, ["cat", f"/var/lib/citadel-lab/{CHECKSUM}"], check=False)
         return stamp.stdout.strip() != payload
 
     with ThreadPoolExecutor(max_workers=len(topology.nodes)) as pool:
-        names = [node.name for node, old in zip(topology.nodes, pool.map(stale, topology.nodes), strict=True) if old]
-    if names:
-        report(f"bringing up to date: {', '.join(names)}")
+        old = [node for node, is_old in zip(topology.nodes, pool.map(stale, topology.nodes), strict=True) if is_old]
+        if not old:
+            return
+        report(f"bringing up to date: {', '.join(node.name for node in old)}")
         if topology.provider != "docker":  # containers have the payload mounted, virtual machines a copy
-            vagrant(["rsync", *names])
-        vagrant(["provision", *names])
+            vagrant(["rsync", *(node.name for node in old)])
+        list(pool.map(lambda node: machines.execute(node, ["/opt/lab/provision/all.sh"]), old))
 
 
 def heal(nodes: Iterable[Node], machines: Machines) -> None:
@@ -142,6 +141,12 @@ def summary(topology: Topology) -> list[str]:
         f"ssh          bin/lab ssh {client.name} getent hosts consul.service.consul",
         "More         bin/lab status · bin/lab --help · docs/lab.md",
     ]
+
+
+def _ensure_tools(topology: Topology, report: Report) -> None:
+    ensure_host(topology.provider, report)
+    if topology.provider == "docker":
+        ensure_engine(report)
 
 
 def _destroy(nodes: Sequence[Node], machines: Machines, report: Report) -> None:

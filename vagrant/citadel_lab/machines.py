@@ -14,6 +14,7 @@ from typing import Protocol
 
 from . import layout
 from .command import run
+from .engine import engine_answers
 from .errors import LabError
 from .topology import Node, Topology
 from .vagrant import machine_id, machine_states, vagrant
@@ -96,6 +97,8 @@ class Containers:
             # Fails if one of them is gone, and still prints the others.
             output = run(["docker", "container", "inspect", "--format", form, *known], check=False).stdout
             found = dict(line.split() for line in output.splitlines() if line.strip())
+        if known and not found and not engine_answers():
+            raise LabError("no Docker engine answers, so the nodes do not run: bin/lab up starts both")
         return {
             name: words.get(found[container], STOPPED) if container and container in found else ABSENT
             for name, container in ids.items()

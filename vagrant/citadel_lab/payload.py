@@ -27,18 +27,21 @@ def build_payload(report: Report) -> str:
     """Bring the payload up to date, writing only what changed, and return its checksum."""
     layout.STATE.mkdir(parents=True, exist_ok=True)
     python = project_python(layout.ROOT)
-    wheels = [*_dependencies(python, report), _project_wheel(python, report)]
+    dependencies, project = _dependencies(python, report), _project_wheel(python, report)
     files = {
         "consul": _consul(report),
         "authorized_keys": ensure_key().with_suffix(".pub"),
         "stack.yaml": layout.HOME / "stack.yaml",
-        **{f"wheels/{wheel.name}": wheel for wheel in wheels},
+        **{f"wheels/{wheel.name}": wheel for wheel in dependencies},
+        f"citadel/{project.name}": project,
         **_below("provision", layout.PROVISION),
         **_below("services", layout.HOME / "services"),
         **_below("consul.d", layout.ROOT / "consul.d"),
     }
-    mirror(files, layout.PAYLOAD, keep={CHECKSUM, "wheels.sha256"})
-    (layout.PAYLOAD / "wheels.sha256").write_text(checksum(layout.PAYLOAD / "wheels") + "\n")
+    parts = ("wheels", "citadel")
+    mirror(files, layout.PAYLOAD, keep={CHECKSUM, *(f"{part}.sha256" for part in parts)})
+    for part in parts:
+        (layout.PAYLOAD / f"{part}.sha256").write_text(checksum(layout.PAYLOAD / part) + "\n")
     total = checksum(layout.PAYLOAD, without={CHECKSUM})
     (layout.PAYLOAD / CHECKSUM).write_text(total + "\n")
     return total

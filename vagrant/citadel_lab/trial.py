@@ -73,7 +73,7 @@ class Trial:
             ("a paused Consul leader is replaced", self.paused_leader_is_replaced),
             ("a node that is cut off is noticed, and heals", self.cut_heals),
             ("a killed server node is survived, and returns", self.killed_server_returns),
-            ("a node that reboots comes back with its services", self.reboot_restores),
+            ("a node reboots, and a startup brings back its services", self.reboot_restores),
             ("a server node is destroyed, and all still works", self.destroyed_server_is_survived),
         ]
 
@@ -133,6 +133,8 @@ class Trial:
     def reboot_restores(self) -> None:
         self.machines.reboot(self.client)
         self._whole()
+        wait_until("all units stay active on every node", self._units_stay, SERVICE_SECONDS)
+        self.say(self.client, "citadel", "up")
         self._resolves(self.client, "consul", len(self.topology.servers))
         self.gateway_answers()
 

@@ -5,13 +5,16 @@
 install -d /opt/citadel /etc/citadel /var/lib/citadel /var/log/citadel
 [ -x /opt/citadel/bin/python ] || python3 -m venv /opt/citadel
 
-# The stamp names the wheels that are installed: the version alone does not change between two builds.
+# The stamps name the wheels that are installed: citadel's version alone does not change between two builds.
+pip() { /opt/citadel/bin/pip "$@" -q --disable-pip-version-check --no-index --no-deps; }
 if ! cmp -s "$LAB/wheels.sha256" /opt/citadel/wheels.sha256; then
-    /opt/citadel/bin/pip install -q --disable-pip-version-check --no-index --find-links "$LAB/wheels" \
-        --upgrade "$LAB"/wheels/citadel_consul-*.whl
-    /opt/citadel/bin/pip install -q --disable-pip-version-check --no-index --no-deps --force-reinstall \
-        "$LAB"/wheels/citadel_consul-*.whl
+    pip install --upgrade "$LAB"/wheels/*.whl
     install -m 644 "$LAB/wheels.sha256" /opt/citadel/wheels.sha256
+fi
+if ! cmp -s "$LAB/citadel.sha256" /opt/citadel/citadel.sha256; then
+    pip install --force-reinstall "$LAB"/citadel/*.whl
+    /opt/citadel/bin/pip check -q --disable-pip-version-check
+    install -m 644 "$LAB/citadel.sha256" /opt/citadel/citadel.sha256
 fi
 ln -sf /opt/citadel/bin/citadel /usr/local/bin/citadel
 

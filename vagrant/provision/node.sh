@@ -48,10 +48,10 @@ start_or_restart() {
 
 start_or_restart consul.service "$consul_changed"
 if [ -x /opt/citadel/bin/citadel ]; then
-    cmp -s /opt/citadel/wheels.sha256 /var/lib/citadel/running.sha256 || citadel_changed=1
+    installed=$(cat /opt/citadel/wheels.sha256 /opt/citadel/citadel.sha256)
+    ! echo "$installed" | put_text /var/lib/citadel-lab/running.sha256 || citadel_changed=1
     start_or_restart citadel-agent.service "$citadel_changed"
     if [ "$LAB_ORCHESTRATOR" = true ]; then
         start_or_restart citadel-orchestrator.service "$citadel_changed"
     fi
-    install -m 644 /opt/citadel/wheels.sha256 /var/lib/citadel/running.sha256
 fi
