@@ -70,8 +70,7 @@ class ControlLoop:
             self._client, state, session=self._lease.session, epoch=self._lease.epoch, identity=self._identity
         )
         history = History(self._client, state, writer)
-        took_over = RecordEvent("leader-elected", f"{self._identity} leads with epoch {self._lease.epoch}")
-        await writer.commit([took_over], self._wall())
+        await self._announce(writer)
         feed = Feed(self._client, state, self._bell)
         async with asyncio.TaskGroup() as group:
             group.create_task(feed.run())
@@ -87,13 +86,31 @@ class ControlLoop:
                 await asyncio.sleep(RETRY_SECONDS)
                 await self._beat()
 
+    async def _announce(self, writer: FencedWriter) -> None:
+        """Say who leads. Without an answer it is said again, perhaps twice: it must not be missing from the history."""
+        took_over = RecordEvent("leader-elected", f"{self._identity} leads with epoch {self._lease.epoch}")
+        while True:
+            try:
+                await writer.commit([took_over], self._wall())
+            except ConsulUnavailable as error:
+                log.warning("cannot say yet who leads: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+                await self._beat()
+            else:
+                return
+
     async def _turn_for_ever(self, state: StackState, writer: FencedWriter) -> None:
         wake_at: float | None = None
         self._bell.set()
         while True:
             await self._rest(wake_at)
             await self._beat()
-            await self._load_steps(state)
+            try:
+                await self._load_steps(state)
+            except ConsulUnavailable as error:  # an operation without its steps would look like one that is done
+                log.warning("cannot read the steps of an operation yet: %s", error)
+                wake_at = self._wall() + RETRY_SECONDS
+                continue
             wake_at = await self._turn(state, writer)
 
     async def _turn(self, state: StackState, writer: FencedWriter) -> float | None:
