@@ -46,7 +46,7 @@ class Feed:
                 continue
             self._blind.discard(prefix)
             entries: tuple[KVEntry, ...] = news.value
-            if self._state.merge(prefix, news.index, entries):
+            if self._state.merge(prefix, news.index, entries, restarted=news.restarted):
                 self._bell.set()
 
     async def _watch_checks(self, status: str) -> None:

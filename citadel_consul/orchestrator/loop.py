@@ -144,7 +144,7 @@ class ControlLoop:
         try:
             for prefix in (keys.desired, keys.operations):
                 listing = await self._client.kv_list(prefix)
-                state.merge(prefix, listing.index, listing.value)
+                state.merge(prefix, listing.index, listing.value, restarted=True)
             state.steps.clear()
         except ConsulUnavailable as error:
             log.warning("cannot read the stack: %s", error)

@@ -2,7 +2,8 @@
 
 A watch returns the whole prefix at each change, so only entries whose ModifyIndex moved are decoded. Our own writes
 are put in with the index that the transaction returned: the next decision sees them without waiting for the watch,
-and an answer of the watch that is older than our write cannot undo it.
+and an answer of the watch that is older than our write cannot undo it. When the index goes backwards (a snapshot was
+restored, the data is gone) ages say nothing any more, and what Consul answers holds.
 
 A value that cannot be decoded is a fault, and the last good value stays: a slip of the hand in ``consul kv put`` must
 not take a service out of the stack.
@@ -52,13 +53,20 @@ class PrefixCache(Generic[T]):
         """The session that holds a lock on ``key``."""
         return self._sessions.get(key)
 
-    def merge(self, index: int, entries: Iterable[KVEntry]) -> frozenset[str]:
-        """Take in a listing that is as of ``index``; returns the keys that changed."""
+    def merge(self, index: int, entries: Iterable[KVEntry], *, restarted: bool = False) -> frozenset[str]:
+        """Take in a listing that is as of ``index``; returns the keys that changed.
+
+        ``restarted`` says that it holds even where it looks older than what is known, because the index went
+        backwards or because what is known was found to be wrong.
+        """
+        if restarted:
+            self._indexes = dict.fromkeys(self._indexes, 0)
+            self._deleted.clear()
         changed: set[str] = set()
         seen: set[str] = set()
         for entry in entries:
             seen.add(entry.key)
-            if self._is_news(entry):
+            if self._is_news(entry, index):
                 changed.add(entry.key)
                 self._take(entry)
         for key in [k for k, at in self._indexes.items() if k not in seen and at <= index]:
@@ -79,11 +87,13 @@ class PrefixCache(Generic[T]):
         self._forget(key)
         self._deleted[key] = index
 
-    def _is_news(self, entry: KVEntry) -> bool:
+    def _is_news(self, entry: KVEntry, index: int) -> bool:
         if entry.modify_index <= self._deleted.get(entry.key, 0):
             return False
         known = self._indexes.get(entry.key)
         if known is None or entry.modify_index > known:
+            return True
+        if entry.modify_index < known <= index:  # the listing is newer than what we know: history was rewritten
             return True
         return entry.modify_index == known and entry.session != self._sessions.get(entry.key)
 

@@ -55,10 +55,17 @@ class StackState:
 
     # --- feeding ------------------------------------------------------------------------------------------------
 
-    def merge(self, prefix: str, index: int, entries: Iterable[KVEntry]) -> frozenset[str]:
-        """Take in a listing of one of the prefixes; returns the keys that changed."""
+    def merge(
+        self, prefix: str, index: int, entries: Iterable[KVEntry], *, restarted: bool = False
+    ) -> frozenset[str]:
+        """Take in a listing of one of the prefixes; returns the keys that changed.
+
+        ``restarted`` says that it holds whatever is known (see :meth:`PrefixCache.merge`).
+        """
         cache = self.cache_of(prefix)
-        changed = cache.merge(index, entries)
+        changed = cache.merge(index, entries, restarted=restarted)
+        if restarted and prefix == self.keys.operations:
+            self.steps.clear()
         if changed:
             self._follow(prefix, changed)
         return changed
