@@ -48,6 +48,7 @@ def create_app(
         version=__version__,
         docs_url=None,
         redoc_url=None,
+        responses={"default": problems.DESCRIPTION},
         generate_unique_id_function=lambda route: route.name,
         middleware=[Middleware(MeteredApp, meter=meter), Middleware(Guard, hosts=hosts)],
     )

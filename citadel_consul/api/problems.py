@@ -10,6 +10,7 @@ from __future__ import annotations
 import http
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -70,6 +71,27 @@ ALL_KINDS = (
     INVALID, MALFORMED, REFUSED, DEPENDENTS, CONFLICT, DENIED, NOT_FOUND, CONSUL_REFUSED,
     METHOD, CONSUL_UNAVAILABLE, NO_LEADER, UNREADABLE, INTERNAL, BODY_TOO_LARGE, NOT_JSON, WRONG_HOST, CROSS_ORIGIN,
 )  # fmt: skip
+
+DESCRIPTION: dict[str, Any] = {
+    "description": "An error, as a problem document (RFC 9457).",
+    "content": {
+        MEDIA_TYPE: {
+            "schema": {
+                "type": "object",
+                "required": ["type", "title", "status", "detail", "instance"],
+                "properties": {
+                    "type": {"type": "string", "format": "uri-reference"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "instance": {"type": "string", "format": "uri-reference"},
+                    "errors": {"type": "array", "items": {"type": "object"}},
+                },
+            }
+        }
+    },
+}
+"""How the OpenAPI document describes errors."""
 
 # The first that fits counts: the more special before the more general.
 _KINDS: tuple[tuple[type[CitadelError], ProblemKind], ...] = (

@@ -142,12 +142,7 @@ def stack_score(statuses: Iterable[Status]) -> float | None:
 
 def hold_on(snapshot: Snapshot, instance: Instance, now: float) -> Hold | None:
     """The hold that keeps citadel's hands off an instance at ``now``, if one does."""
-    names = {"service": instance.service, "node": instance.node}
-    for hold in snapshot.holds:
-        stands = hold.until is None or now < hold.until
-        if stands and (hold.scope == "stack" or names.get(hold.scope) == hold.name):
-            return hold
-    return None
+    return next((hold for hold in snapshot.holds if hold.stands(now) and hold.covers(instance)), None)
 
 
 def _unheld_status(snapshot: Snapshot, instance: Instance, now: float) -> Status:

@@ -139,6 +139,21 @@ def test_the_health_endpoint_is_the_specs_or_that_of_a_check(
     assert services_answer(snapshot, NOW).services[0].health_endpoint == told
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "told"),
+    [
+        ("postgresql://app:s3cret@db:5432/app", "postgresql://app:***@db:5432/app"),
+        ("redis://:s3cret@cache:6379", "redis://:***@cache:6379"),
+        ("redis://:s3:cr@et@cache", "redis://:***@cache"),
+        ("http://app@db:80/a:b@c", "http://app@db:80/a:b@c"),
+        ("http://db:80/?to=a:b@c", "http://db:80/?to=a:b@c"),
+    ],
+)
+def test_a_password_in_an_endpoint_is_not_told(endpoint: str, told: str) -> None:
+    snapshot = stack(replace(spec("a"), endpoint=endpoint))
+    assert services_answer(snapshot, NOW).services[0].endpoint == told
+
+
 def test_health_tells_uptime_and_score_of_each_service() -> None:
     snapshot = seeing(stack(spec("a", "n1", "n2"), spec("b")), "a", ready(NOW - 60), run(), CheckStatus.WARNING)
     told = health_answer(snapshot, NOW)

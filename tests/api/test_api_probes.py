@@ -107,4 +107,6 @@ async def test_the_openapi_document_describes_answers_and_bodies(quiet: QuietSit
     }  # fmt: skip
     schema = paths[f"{API}/startup"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/StartupAnswer"}
+    assert "application/problem+json" in paths[f"{API}/startup"]["post"]["responses"]["default"]["content"]
+    assert not any("HTTPValidationError" in name for name in openapi["components"]["schemas"])
     assert openapi["components"]["schemas"]["StartupBody"]["additionalProperties"] is False

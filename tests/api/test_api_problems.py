@@ -14,6 +14,7 @@ from consul_process import ConsulProcess, ConsulSpace
 from citadel_consul import errors
 from citadel_consul.api import views
 from citadel_consul.api.app import create_app
+from citadel_consul.api.probes import PROBE_SECONDS
 from citadel_consul.api.problems import ALL_KINDS, problem_of
 from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.client import ConsulClient
@@ -85,6 +86,43 @@ async def _ask_and_kill(http: httpx.AsyncClient, server: ConsulProcess, client: 
             pass
         server.kill()
     return asked.result()
+
+
+async def test_a_consul_that_hangs_makes_no_probe_hang(new_consul: NewConsul) -> None:
+    server = new_consul()
+    async with (
+        ConsulClient(parse_address(server.address)) as client,
+        asking(create_app(client, orchestrator_of(client, "gone"))) as http,
+    ):
+        server.suspend()
+        try:
+            async with asyncio.timeout(PROBE_SECONDS + 2):
+                answer = await http.get("/readyz")
+        finally:
+            server.resume()
+    assert answer.status_code == 503
+    assert "no answer within 2 s" in validated(answer.json(), seed.PROBLEM)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("inner", "status"),
+    [
+        ([errors.Refused("no"), errors.ConsulUnavailable("gone")], 409),
+        ([ExceptionGroup("inner", [errors.ConsulUnavailable("gone")])], 503),
+        ([errors.Refused("no"), RuntimeError("a bug")], 500),
+    ],
+)
+async def test_tasks_that_failed_together_are_told_as_their_first_unless_one_is_a_bug(
+    quiet: QuietSite, monkeypatch: pytest.MonkeyPatch, inner: list[Exception], status: int
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ExceptionGroup("tasks", inner)
+
+    monkeypatch.setattr(views, "status_answer", broken)
+    answer = await quiet.http.get(f"{API}/status")
+    assert answer.status_code == status
+    assert "bug" not in answer.text
+    validated(answer.json(), seed.PROBLEM)
 
 
 async def test_a_hand_broken_operation_is_told_and_breaks_nothing_else(quiet: QuietSite) -> None:

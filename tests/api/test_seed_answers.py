@@ -236,6 +236,8 @@ async def _check_test_recovery(site: LiveSite) -> None:
         ("start", "embedding-service"),
         ("notify", "api-gateway"),
     ]
+    one = (await site.http.post(f"{API}/debug/test-recovery", json={"service": "qdrant"})).json()["recovery_test"]
+    assert [recovery["service"] for recovery in one["recoveries"]] == ["qdrant"]
     assert (await site.http.get(f"{API}/operations")).json() == before
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from citadel_consul.core.answers.problems import holds_on
 from citadel_consul.core.health import Status, instance_status, service_status
 from citadel_consul.core.model import Check, CheckKind, Instance, ServiceSpec
 from citadel_consul.core.snapshot import Snapshot
+
+_PASSWORD = re.compile(r"^([^/?#]*//[^/?#:@]*):[^/?#]*@")
 
 Locate = Callable[[ServiceSpec], ServiceSpec]
 """Fills in what depends on the node: a spec's endpoints may be templates."""
@@ -33,8 +36,8 @@ class InstanceAnswer:
 @dataclass(frozen=True, slots=True)
 class ServiceAnswer:
     """One service. ``startup_order`` and ``shutdown_order`` are its ranks: services of equal rank do not wait for one
-    another. ``endpoint`` and ``health_endpoint`` are None for a service that has none; if it runs on several nodes,
-    they are those of the first. ``held`` tells whether a hold stands on it."""
+    another. ``endpoint`` and ``health_endpoint`` are None for a service that has none, and hold no password; if it runs
+    on several nodes, they are those of the first. ``held`` tells whether a hold stands on it."""
 
     name: str
     type: str
@@ -66,8 +69,8 @@ def services_answer(snapshot: Snapshot, now: float, *, locate: Locate = lambda s
             name=name,
             type=spec.type,
             status=service_status(snapshot, name, now),
-            endpoint=spec.endpoint,
-            health_endpoint=health_endpoint(spec),
+            endpoint=_public(spec.endpoint),
+            health_endpoint=_public(health_endpoint(spec)),
             dependencies=tuple(edge.dependency for edge in snapshot.graph.dependencies(name)),
             dependents=tuple(edge.service for edge in snapshot.graph.dependents(name)),
             startup_order=depths[name],
@@ -100,6 +103,11 @@ def health_endpoint(spec: ServiceSpec) -> str | None:
     if spec.health_endpoint is not None:
         return spec.health_endpoint
     return next((url for url in map(_check_url, spec.checks) if url is not None), None)
+
+
+def _public(url: str | None) -> str | None:
+    """``url`` without its password: an answer ends up on screens and in logs."""
+    return None if url is None else _PASSWORD.sub(r"\1:***@", url)
 
 
 def _check_url(check: Check) -> str | None:
