@@ -84,6 +84,7 @@ class NodeAgent:
         self._specs: PrefixCache[ServiceSpec] = PrefixCache(lambda entry: documents.SPEC.decode(entry.value))
         self._expanded: dict[str, tuple[ServiceSpec, ServiceSpec]] = {}
         self._runners: dict[str, InstanceRunner] = {}
+        self._orders: KVEntry | None = None
         self._wanted: NodeDesired | None = None
         self.ready = asyncio.Event()
 
@@ -103,7 +104,7 @@ class NodeAgent:
                 self._backend.set_exit_sink(self._take_exit)
                 for service in await self._known_services(last):
                     self._start_runner(group, around, service, reporter.document)
-                group.create_task(self._hold(lease, reporter))
+                group.create_task(self._hold(lease, reporter, lambda: self._begin_anew(group, around, reporter)))
                 group.create_task(self._watch_specs())
                 group.create_task(self._mend())
                 await self._watch_orders(group, around, reporter)
@@ -143,13 +144,13 @@ class NodeAgent:
                 f"there is one for a node (see the key {self._keys.agent(self.config.node)})"
             ) from None
 
-    async def _hold(self, lease: Lease, reporter: Reporter) -> None:
+    async def _hold(self, lease: Lease, reporter: Reporter, on_new_log: Callable[[], None]) -> None:
         """Keep the lock, and write reports under it; take it again after it was lost to an outage."""
         while True:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(lease.keep())
-                    group.create_task(reporter.run(lease.session))
+                    group.create_task(reporter.run(lease.session, on_new_log=on_new_log))
                     group.create_task(_beat_for_ever(lease))
             except* LeadershipLost as lost:
                 log.warning("the lock of this node is lost, taking it again: %s", lost.exceptions[0])
@@ -193,7 +194,9 @@ class NodeAgent:
 
     def _note(self, reporter: Reporter, what: str, instance: Instance, seen: Observed) -> None:
         """Put what happened to an instance into the node's own history and into that of the stack."""
-        now, epoch = self._wall(), reporter.document.epoch
+        now = self._wall()
+        # Of the orders that it follows, not the highest known: that is what the history is read for.
+        epoch = self._wanted.epoch if self._wanted is not None else reporter.document.epoch
         self._chronicle.write(
             Entry(now, what, instance.node, instance.service, seen.generation, epoch, seen.pid, seen.detail)
         )
@@ -257,9 +260,17 @@ class NodeAgent:
         async for news in watch(lambda index, wait: self._client.kv_read(key, index, wait)):
             if isinstance(news, Fresh):
                 entry: KVEntry | None = news.value
+                self._orders = entry
                 if entry is not None:
                     self._take_orders(entry, group, around, reporter)
                 self.ready.set()
+
+    def _begin_anew(self, group: asyncio.TaskGroup, around: Surroundings, reporter: Reporter) -> None:
+        """Consul lost its data: epochs count from the beginning, and orders refused for theirs are looked at again."""
+        self._chronicle.write(Entry(self._wall(), "new-log", self.config.node, "", 0, 0))
+        self._wanted = None
+        if self._orders is not None:
+            self._take_orders(self._orders, group, around, reporter)
 
     def _take_orders(self, entry: KVEntry, group: asyncio.TaskGroup, around: Surroundings, reporter: Reporter) -> None:
         try:

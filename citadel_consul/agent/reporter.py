@@ -7,6 +7,7 @@ of changes costs as many writes as Consul can take and not one more.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -19,7 +20,11 @@ from citadel_consul.store import documents
 from citadel_consul.store.documents import Event, NodeObserved
 from citadel_consul.store.keys import Keys
 
+log = logging.getLogger(__name__)
+
 RETRY_SECONDS = 0.5
+EVENTS_AT_ONCE = 60
+"""A transaction takes 64 operations; two of them are the fence and the report itself."""
 
 
 class Reporter:
@@ -61,29 +66,47 @@ class Reporter:
         self._document = replace(self._document, instances=instances)
         self._dirty.set()
 
-    async def run(self, session: str, *, on_written: Callable[[], None] = lambda: None) -> None:
+    async def run(self, session: str, *, on_new_log: Callable[[], None] = lambda: None) -> None:
         """Write the document now and whenever it changes, as long as ``session`` holds the agent's lock.
 
         Raises ``LeadershipLost`` when it does not any more. Consul's absence is waited out: what is observed
-        meanwhile is written when it is back.
+        meanwhile is written when it is back. ``on_new_log`` is called when Consul's data turned out to have begun
+        anew.
         """
         self._dirty.set()
         while True:
             await self._dirty.wait()
             self._dirty.clear()
-            events, self._events = self._events, []
+            events = self._events[:EVENTS_AT_ONCE]
             try:
-                await self._client.transact(self._operations(session, events))
-                on_written()
+                result = await self._client.transact(self._operations(session, events))
             except ConsulUnavailable:
-                self._events = [*events, *self._events]
                 self._dirty.set()
                 await asyncio.sleep(RETRY_SECONDS)
+                continue
+            del self._events[: len(events)]  # not before they are written: the lock can be lost meanwhile
+            if self._events:
+                self._dirty.set()
+            if self._log_began_anew(result.entry(self._keys.observed_of(self._node)).modify_index):
+                on_new_log()
+
+    def _log_began_anew(self, index: int) -> bool:
+        """Compare the epoch that was obeyed with the index of a write of ours; forget it if it cannot be from this log.
+
+        An epoch is an index of Consul's raft log, so every later write has a higher one. If it has not, Consul lost
+        its data or was restored into a new cluster, and no leader would be obeyed until the new log is as long.
+        """
+        if index >= self._document.epoch:
+            return False
+        log.warning("Consul's log began anew: index %d after epoch %d was obeyed", index, self._document.epoch)
+        self._document = replace(self._document, epoch=0)
+        self._dirty.set()
+        return True
 
     def _operations(self, session: str, events: list[Event]) -> list[TxnOp]:
         value = documents.OBSERVED.encode(self._document)
         return [
             check_session(self._keys.agent(self._node), session),
             set_key(self._keys.observed_of(self._node), value),
-            *(set_key(self._keys.event(e.id), documents.EVENT.encode(e)) for e in events[:60]),
+            *(set_key(self._keys.event(e.id), documents.EVENT.encode(e)) for e in events),
         ]
