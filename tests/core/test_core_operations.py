@@ -347,6 +347,33 @@ def test_rollback_leaves_up_what_something_else_that_runs_has_come_to_need() -> 
     assert "b@n1 still runs and needs it" in {s.detail for s in world.operation(operation_id).steps}
 
 
+def test_rollback_leaves_alone_what_has_changed_hands_meanwhile() -> None:
+    """a was started by the operation, and then by somebody else, as a recovery does: the new order is not its own."""
+    world = world_of([spec("a"), spec("b")])
+    world.behaviours = {B1: Behaviour(ready_after=5.0, exits_after=3.0)}
+    operation_id = world.request(Kind.STARTUP, on_failure=OnFailure.ROLLBACK)
+    world.lead()
+    world.tick()
+    world.tick(1.0)
+    world.lead()
+    world.desired[A1] = Desired(run=True, generation=2, reason="recovery", wanted=True)
+    world.settle()
+    assert world.running() == {"a"}
+    assert world.step_states(operation_id)["undo a@n1"] == "succeeded"
+
+
+def test_keep_starts_nothing_more_when_a_failure_shows_only_as_the_start_is_due() -> None:
+    world = chain()
+    world.specs = {"c": world.specs["c"], "b": world.specs["b"], "a": world.specs["a"], "d": spec("d")}
+    world.edges.append(Edge("d", "a"))
+    operation_id = world.request(Kind.STARTUP, on_failure=OnFailure.KEEP)
+    world.lead()
+    del world.specs["b"]
+    world.settle()
+    assert world.step(operation_id, "start", "b@n1").detail == "its spec is gone"
+    assert world.running() == {"a"}
+
+
 def test_the_policy_of_the_request_goes_before_those_of_the_services() -> None:
     world = forked_world(OnFailure.ROLLBACK)
     world.request(Kind.STARTUP, on_failure=OnFailure.CONTINUE)

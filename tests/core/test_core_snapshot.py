@@ -12,6 +12,7 @@ from citadel_consul.core.model import Condition, Edge, Instance, Strength
 from citadel_consul.core.operation import Step, StepAction, StepState
 from citadel_consul.core.rules import holding_up, is_hopeless, steps_by_service, unmet_edges
 from citadel_consul.core.snapshot import CheckStatus, Snapshot
+from citadel_consul.core.worklist import Worklist
 
 A1 = Instance("a", "n1")
 D1, D2, D3 = (Instance("d", node) for node in ("n1", "n2", "n3"))
@@ -187,6 +188,33 @@ def test_stops_that_come_after_other_steps_are_not_plain() -> None:
     start = Step("a", "n1", StepAction.START, after=(0,))
     assert steps_by_service((plain, follower, start), StepAction.STOP) == {"a": [plain]}
     assert steps_by_service((plain, follower, start), StepAction.START) == {"a": [start]}
+
+
+def test_a_worklist_forgets_what_rested_on_a_step_that_has_ended() -> None:
+    edge = Edge("a", "d", strength=Strength.SOFT)
+    steps = [Step("a", "n1", StepAction.START), Step("d", "n1", StepAction.START, StepState.RUNNING)]
+    work = Worklist(fleet(edge, ()), steps)
+    assert work.unmet("a") == (edge,)
+    work.put(1, replace(steps[1], state=StepState.FAILED))
+    assert work.unmet("a") == ()
+
+
+def test_a_worklist_forgets_that_nothing_can_help_when_something_can_again() -> None:
+    edge = Edge("a", "d", min_instances=1)
+    steps = [Step("a", "n1", StepAction.START), Step("d", "n1", StepAction.START)]
+    work = Worklist(fleet(edge, ()), steps)
+    assert work.hopeless("a") is None
+    work.put(1, replace(steps[1], state=StepState.SKIPPED))
+    assert work.hopeless("a") == edge
+
+
+def test_a_worklist_forgets_who_held_up_what_when_a_stop_has_ended() -> None:
+    edge = Edge("a", "d", strength=Strength.SOFT)
+    steps = [Step("a", "n1", StepAction.STOP), Step("d", "n1", StepAction.STOP)]
+    work = Worklist(fleet(edge, (D1, D2, D3)), steps)
+    assert [holder.running for holder in work.holders("d", only_planned=False)] == [(A1,)]
+    work.put(0, replace(steps[0], state=StepState.SUCCEEDED))
+    assert work.holders("d", only_planned=False) == ()
 
 
 def test_time_outs_come_from_the_spec_or_else_from_the_settings() -> None:
