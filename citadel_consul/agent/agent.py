@@ -22,10 +22,11 @@ from citadel_consul.backends.base import Backend, InstanceExited
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.lease import Lease, TTLCheck
+from citadel_consul.consul.patience import patiently
 from citadel_consul.consul.watch import Fresh, watch
 from citadel_consul.core.lifecycle import Observed
 from citadel_consul.core.model import Instance, ServiceSpec
-from citadel_consul.errors import CitadelError, InvalidInput, LeadershipLost, Refused
+from citadel_consul.errors import CitadelError, ConsulUnavailable, InvalidInput, LeadershipLost, Refused
 from citadel_consul.store import documents
 from citadel_consul.store.cache import PrefixCache
 from citadel_consul.store.documents import AgentRecord, Event, NodeDesired, NodeObserved, UndecodableError
@@ -112,7 +113,7 @@ class NodeAgent:
     # --- the lock -----------------------------------------------------------------------------------------------
 
     async def _lease(self) -> Lease:
-        me = await self._client.agent_self()
+        me = await patiently(self._client.agent_self)
         record = AgentRecord(
             id=f"{self.config.node}-{new_id(self._wall())}",
             node=self.config.node,
@@ -135,14 +136,29 @@ class NodeAgent:
         return Lease(self._client, key, lambda: value, check, self.config.session_ttl_seconds)
 
     async def _take_lock(self, lease: Lease) -> None:
+        """Wait for the lock of this node. Raises Refused only if another agent is seen to hold it all the while.
+
+        The absence of Consul, however long, is no reason to give up: services run, and somebody has to watch them.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(self.config.patience_seconds):
+                    await lease.acquire()
+            except TimeoutError:
+                if await self._another_holds_the_lock():
+                    raise Refused(
+                        f"another node agent answers for node {self.config.node!r} of stack {self.config.stack!r}: "
+                        f"there is one for a node (see the key {self._keys.agent(self.config.node)})"
+                    ) from None
+            else:
+                return
+
+    async def _another_holds_the_lock(self) -> bool:
         try:
-            async with asyncio.timeout(self.config.patience_seconds):
-                await lease.acquire()
-        except TimeoutError:
-            raise Refused(
-                f"another node agent answers for node {self.config.node!r} of stack {self.config.stack!r}: "
-                f"there is one for a node (see the key {self._keys.agent(self.config.node)})"
-            ) from None
+            entry = await self._client.kv_get(self._keys.agent(self.config.node))
+        except ConsulUnavailable:
+            return False
+        return entry is not None and entry.session is not None
 
     async def _hold(self, lease: Lease, reporter: Reporter, on_new_log: Callable[[], None]) -> None:
         """Keep the lock, and write reports under it; take it again after it was lost to an outage."""
@@ -159,7 +175,7 @@ class NodeAgent:
     # --- what is known at the start -----------------------------------------------------------------------------
 
     async def _last_report(self) -> NodeObserved | None:
-        entry = await self._client.kv_get(self._keys.observed_of(self.config.node))
+        entry = await patiently(lambda: self._client.kv_get(self._keys.observed_of(self.config.node)))
         if entry is None:
             return None
         try:
@@ -169,7 +185,7 @@ class NodeAgent:
             return None
 
     async def _read_specs(self) -> None:
-        listing = await self._client.kv_list(self._keys.specs)
+        listing = await patiently(lambda: self._client.kv_list(self._keys.specs))
         self._specs.merge(listing.index, listing.value)
 
     async def _known_services(self, last: NodeObserved | None) -> list[str]:

@@ -4,6 +4,10 @@ Consul's first check of a new service comes up to one interval late; the agent i
 once. It asks quickly at first and more rarely the longer it lasts, so that the delay it adds stays a small part of
 the time that the service took.
 
+How small depends on what a question costs. Nearly all of a start passes before the service listens, and whether it
+does is a question for the kernel (0.1 ms, refused at once on loopback): it is asked often. Only when somebody listens
+is there a request (2 ms, and work for the service), or for a script a process (10 ms and more).
+
 Only http, tcp and script checks can be run from here. What remains (grpc, ttl) is told by Consul alone.
 """
 
@@ -11,7 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+import ipaddress
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import httpx
 
@@ -20,15 +28,23 @@ from citadel_consul.core.model import Check, CheckKind, ServiceSpec
 PROBED = frozenset({CheckKind.HTTP, CheckKind.TCP, CheckKind.SCRIPT})
 """The kinds of checks that the agent can run itself."""
 
-FIRST_PAUSE_SECONDS = 0.02
-LONGEST_PAUSE_SECONDS = 1.0
-SHARE_OF_ELAPSED = 0.05
-"""A pause is a twentieth of the time waited so far: readiness is noticed at most about 5 % late."""
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often to ask: after ``first_seconds``, and later after a ``share`` of the time waited so far."""
+
+    first_seconds: float
+    share: float
+    longest_seconds: float = 1.0
+
+    def pause_after(self, elapsed_seconds: float) -> float:
+        """How long to wait before the next probe, ``elapsed_seconds`` after the start."""
+        return min(self.longest_seconds, max(self.first_seconds, elapsed_seconds * self.share))
 
 
-def pause_after(elapsed_seconds: float) -> float:
-    """How long to wait before the next probe, ``elapsed_seconds`` after the start."""
-    return min(LONGEST_PAUSE_SECONDS, max(FIRST_PAUSE_SECONDS, elapsed_seconds * SHARE_OF_ELAPSED))
+CONNECTING = Pace(first_seconds=0.004, share=0.02)
+"""Readiness is noticed 1 % late on average, or 2 ms; 100 probes in the first second take 10 ms of CPU."""
+ASKING = Pace(first_seconds=0.02, share=0.05)
 
 
 class Prober:
@@ -46,13 +62,13 @@ class Prober:
 
     async def until_ready(self, spec: ServiceSpec) -> None:
         """Return as soon as every check that can be run from here passes; runs until cancelled otherwise."""
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        waiting = [check for check in spec.checks if check.kind in PROBED]
-        while waiting:
-            waiting = [check for check, failure in await self._probe_all(waiting) if failure is not None]
-            if waiting:
-                await asyncio.sleep(pause_after(loop.time() - began))
+        probed = [check for check in spec.checks if check.kind in PROBED]
+        if len(probed) == 1:
+            await self._until_passing(probed[0])
+            return
+        async with asyncio.TaskGroup() as group:
+            for check in probed:
+                group.create_task(self._until_passing(check))
 
     async def failure_of(self, check: Check) -> str | None:
         """None if ``check`` passes now, else what is wrong, by the rules of Consul's own checks."""
@@ -65,13 +81,31 @@ class Prober:
         except TimeoutError:
             return f"no answer within {check.timeout_seconds:g} s"
 
-    async def _probe_all(self, checks: Iterable[Check]) -> list[tuple[Check, str | None]]:
-        found = list(checks)
-        if len(found) == 1:
-            return [(found[0], await self.failure_of(found[0]))]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.failure_of(check)) for check in found]
-        return [(check, task.result()) for check, task in zip(found, tasks, strict=True)]
+    async def _until_passing(self, check: Check) -> None:
+        began = asyncio.get_running_loop().time()
+        pace = CONNECTING if check.kind is CheckKind.TCP else ASKING
+        if check.kind is CheckKind.HTTP:
+            await self._until(CONNECTING, began, lambda: self._knock(check))
+        await self._until(pace, began, lambda: self.failure_of(check))
+
+    async def _until(self, pace: Pace, began: float, probe: Callable[[], Awaitable[str | None]]) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if await probe() is None:
+                return
+            await asyncio.sleep(pace.pause_after(loop.time() - began))
+
+    async def _knock(self, check: Check) -> str | None:
+        """Whether anybody listens where an http check asks."""
+        try:
+            url = httpx.URL(check.target)
+            port = url.port or (443 if url.scheme == "https" else 80)
+            async with asyncio.timeout(check.timeout_seconds):
+                return await connect(url.host, port)
+        except TimeoutError:
+            return "no answer"
+        except httpx.InvalidURL:
+            return None  # the request itself says what is wrong with it
 
     async def _probe_http(self, check: Check) -> str | None:
         headers = [(name, value) for name, values in check.headers.items() for value in values]
@@ -86,14 +120,7 @@ class Prober:
 
     async def _probe_tcp(self, check: Check) -> str | None:
         host, _, port = check.target.rpartition(":")
-        try:
-            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-        except OSError as error:
-            return error.strerror or str(error)
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
-        return None
+        return await connect(host.strip("[]"), int(port))
 
     async def _probe_script(self, check: Check) -> str | None:
         try:
@@ -123,3 +150,43 @@ class Prober:
             limits = httpx.Limits(max_keepalive_connections=0)
             self._clients[verify] = httpx.AsyncClient(verify=verify, trust_env=False, limits=limits)
         return self._clients[verify]
+
+
+async def connect(host: str, port: int) -> str | None:
+    """None if somebody listens there, else what is wrong."""
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return await _connect_by_name(host, port)
+    with socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(probe, (host, port))
+        except OSError as error:
+            return error.strerror or str(error)
+        return "nobody listens" if is_connected_to_itself(probe) else None
+
+
+def is_connected_to_itself(probe: socket.socket) -> bool:
+    """Whether a connection met itself, as TCP allows; if it did, it is made to leave no trace.
+
+    Whoever connects to a port that nobody has, and gets that very port as its own, is its own peer (RFC 9293, 3.5).
+    One try in 28,000 does on Linux, if the port is an ephemeral one. It would be taken for the service, and on closing
+    keep the port from it for a minute.
+    """
+    if probe.getsockname() != probe.getpeername():
+        return False
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return True
+
+
+async def _connect_by_name(host: str, port: int) -> str | None:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError as error:
+        return error.strerror or str(error)
+    itself = is_connected_to_itself(writer.get_extra_info("socket"))
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return "nobody listens" if itself else None

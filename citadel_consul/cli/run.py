@@ -75,21 +75,25 @@ def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
 
 async def _orchestrator(invocation: Invocation) -> None:
     from citadel_consul.cli.assembly import Place, run_orchestrator
+    from citadel_consul.consul.patience import patiently
 
     settings = invocation.settings
     async with invocation.consul() as client:
         address = await node_address(client, settings)
-        place = Place(await invocation.stack(client), settings.node, address, local_consul(settings))
+        stack = await patiently(lambda: invocation.stack(client))
+        place = Place(stack, settings.node, address, local_consul(settings))
         await run_orchestrator(client, settings, place)
 
 
 async def _agent(invocation: Invocation) -> None:
     from citadel_consul.cli.assembly import Place, node_agent
+    from citadel_consul.consul.patience import patiently
 
     settings = invocation.settings
     async with invocation.consul() as client:
         address = await node_address(client, settings)
-        place = Place(await invocation.stack(client), settings.node, address, local_consul(settings))
+        stack = await patiently(lambda: invocation.stack(client))
+        place = Place(stack, settings.node, address, local_consul(settings))
         async with node_agent(client, settings, place) as running:
             await running.run()
 
@@ -99,18 +103,11 @@ async def node_address(client: ConsulClient, settings: Settings) -> str:
 
     Waits for Consul: at the boot of a machine it may come up after us.
     """
-    from citadel_consul.errors import ConsulUnavailable
+    from citadel_consul.consul.patience import patiently
 
     if settings.node_address is not None:
         return settings.node_address
-    while True:
-        try:
-            me = await client.agent_self()
-        except ConsulUnavailable as error:
-            click.echo(f"waiting for Consul: {error}", err=True)
-            await asyncio.sleep(1.0)
-        else:
-            return me.address
+    return (await patiently(client.agent_self)).address
 
 
 def local_consul(settings: Settings) -> str:

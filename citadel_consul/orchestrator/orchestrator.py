@@ -15,7 +15,7 @@ from citadel_consul import __version__
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.lease import Lease, TTLCheck
 from citadel_consul.core.snapshot import Defaults
-from citadel_consul.errors import LeadershipLost
+from citadel_consul.errors import ConsulUnavailable, LeadershipLost
 from citadel_consul.orchestrator.handover import SERVICE_NAME, hand_over_on_request
 from citadel_consul.orchestrator.loop import ControlLoop, Turns
 from citadel_consul.orchestrator.rival import RivalWatch
@@ -82,7 +82,7 @@ class Orchestrator:
                 self._lease = lease
                 try:
                     await self._lead(lease)
-                except* LeadershipLost as lost:
+                except* (LeadershipLost, ConsulUnavailable) as lost:
                     log.warning("no longer the leader: %s", "; ".join(str(error) for error in lost.exceptions))
                 finally:
                     self._lease = self._loop = None
