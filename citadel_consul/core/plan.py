@@ -118,10 +118,12 @@ def _plan_restart(snapshot: Snapshot, targets: tuple[Instance, ...], *, cascade:
 def _add_followers(snapshot: Snapshot, steps: list[Step], handled: set[str]) -> None:
     """Append what dependents do after their dependency has come back, each by the word of its own edge."""
     todo = snapshot.graph.in_start_order(handled)
+    places: dict[str, list[int]] = {}  # of the starts, by service: looking for them again costs their square
+    for position, step in enumerate(steps):
+        if step.action is StepAction.START:
+            places.setdefault(step.service, []).append(position)
     for dependency in todo:  # grows while it is walked
-        starts = tuple(
-            n for n, s in enumerate(steps) if s.service == dependency and s.action is StepAction.START and not s.undo
-        )
+        starts = tuple(places.get(dependency, ()))
         for edge in snapshot.graph.dependents(dependency):
             running = [i for i in snapshot.instances(edge.service) if snapshot.is_alive(i)]
             if edge.service in handled or not running or edge.on_recovery is OnRecovery.NONE:
@@ -132,6 +134,7 @@ def _add_followers(snapshot: Snapshot, steps: list[Step], handled: set[str]) -> 
                 continue
             for instance in running:
                 steps.append(replace(_step(instance, StepAction.STOP), after=starts))
+                places.setdefault(edge.service, []).append(len(steps))
                 steps.append(replace(_step(instance, StepAction.START), after=(len(steps) - 1,)))
             todo.append(edge.service)
 
