@@ -23,8 +23,8 @@ _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _die_with_parent() -> None:
-    """In the child, before exec: a killed test run leaves no Consul behind."""
+def die_with_parent() -> None:
+    """In the child, before exec: a killed run leaves no Consul behind. The parent is the *thread* that starts it."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -149,7 +149,7 @@ class ConsulProcess:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     def _wait_until_ready(self) -> None:

@@ -1,8 +1,9 @@
 """A proxy before Consul that can fail in all the ways in which a network can.
 
 It understands just enough HTTP to see where a request begins, so that a test can do something exactly before the nth
-write reaches Consul, or after it took effect and before its answer comes back. It can be slow, and it can go silent
-(connections stay open and nothing comes through), as a cut-off or half-open network does.
+write reaches Consul, or after it took effect and before its answer comes back, or keep that write for as long as it
+likes and then let it through. It can be slow, and it can go silent (connections stay open and nothing comes through),
+as a cut-off or half-open network does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,51 @@ class Trap:
     sprung: bool = False
 
 
+class Hold:
+    """Keeps the ``nth`` write (from 1) before it reaches Consul, until it is let go; then tells what Consul answered.
+
+    ``on_caught`` is called at the moment at which the write is kept.
+    """
+
+    def __init__(self, nth: int, on_caught: Callable[[], None] = lambda: None) -> None:
+        self.nth = nth
+        self.on_caught = on_caught
+        self.caught = threading.Event()
+        self.status: int | None = None
+        self.body = b""
+        self._answered = threading.Event()
+        self._gate = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def let_go(self, within: float = 20.0) -> int:
+        """Let the write through, which was caught; returns the status of Consul's answer."""
+        if self._loop is None:
+            raise RuntimeError("no write was caught")
+        self._loop.call_soon_threadsafe(self._gate.set)
+        if not self._answered.wait(within) or self.status is None:
+            raise TimeoutError("the write that was held has not been answered")
+        return self.status
+
+    async def keep(self, body: bytes) -> None:
+        self.body = body
+        self._loop = asyncio.get_running_loop()
+        self.caught.set()
+        self.on_caught()
+        await self._gate.wait()
+
+    def answer(self, data: bytes) -> None:
+        self.status = int(data.split(b" ", 2)[1])
+        self._answered.set()
+
+
+@dataclass
+class Link:
+    """One connection through the proxy. ``write`` is the number of the write on it whose answer is waited for."""
+
+    write: int = 0
+    held: Hold | None = None
+
+
 class ConsulProxy:
     """Listens on a free port of loopback and forwards to ``upstream`` (``host:port``), in a thread of its own."""
 
@@ -41,7 +87,10 @@ class ConsulProxy:
         self.address = ""
         self.delay_seconds = 0.0
         self.writes = 0
+        self.connections = 0
+        self.open_connections = 0
         self.trap: Trap | None = None
+        self.hold: Hold | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -89,15 +138,28 @@ class ConsulProxy:
         task = asyncio.current_task()
         if task is not None:
             self._tasks.add(task)
+        self.connections += 1
+        self.open_connections += 1
+        try:
+            await self._serve(reader, writer)
+        except asyncio.CancelledError:
+            writer.transport.abort()  # by _cut alone; this is the outermost frame, and asyncio would log it
+        finally:
+            self.open_connections -= 1
+            if task is not None:
+                self._tasks.discard(task)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._upstream)
         except OSError:
             writer.close()
             return
+        link = Link()
         try:
             async with asyncio.TaskGroup() as group:
-                back = group.create_task(self._pump_back(far_reader, writer))
-                await self._pump_requests(reader, far_writer)
+                back = group.create_task(self._pump_back(far_reader, writer, link))
+                await self._pump_requests(reader, far_writer, link)
                 back.cancel()
         except* (OSError, asyncio.IncompleteReadError):
             pass
@@ -105,10 +167,8 @@ class ConsulProxy:
             for end in (writer, far_writer):
                 with contextlib.suppress(OSError):
                     end.close()
-            if task is not None:
-                self._tasks.discard(task)
 
-    async def _pump_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump_requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: Link) -> None:
         """Forward whole requests, one by one."""
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -119,21 +179,33 @@ class ConsulProxy:
             is_write = head.startswith(WRITE)
             if is_write:
                 self.writes += 1
-                self._spring(before=True)
+                link.write = self.writes
+                self._spring(link, before=True)
+                await self._keep(body, link)
             writer.write(head + body)
             await writer.drain()
 
-    async def _pump_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _keep(self, body: bytes, link: Link) -> None:
+        hold = self.hold
+        if hold is not None and not hold.caught.is_set() and self.writes >= hold.nth:
+            link.held = hold
+            await hold.keep(body)
+
+    async def _pump_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: Link) -> None:
         while data := await reader.read(65536):
+            if link.held is not None:
+                link.held.answer(data)
+                link.held = None
             await self._open.wait()
-            self._spring(before=False)
+            self._spring(link, before=False)
+            link.write = 0
             writer.write(data)
             await writer.drain()
         writer.close()
 
-    def _spring(self, *, before: bool) -> None:
+    def _spring(self, link: Link, *, before: bool) -> None:
         trap = self.trap
-        if trap is not None and not trap.sprung and trap.before is before and self.writes >= trap.nth:
+        if trap is not None and not trap.sprung and trap.before is before and link.write >= trap.nth:
             trap.sprung = True
             trap.spring()
 
