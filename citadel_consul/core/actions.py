@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from citadel_consul.core.incident import Incident
 from citadel_consul.core.lifecycle import Desired
 from citadel_consul.core.model import Instance
 from citadel_consul.core.operation import Operation, Step
@@ -34,6 +35,13 @@ class WriteStep:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteIncident:
+    """Write how an incident stands; it takes the place of the last one of its service."""
+
+    incident: Incident
+
+
+@dataclass(frozen=True, slots=True)
 class RecordEvent:
     """Write one thing that happened into the history."""
 
@@ -51,4 +59,4 @@ class WakeAt:
     at: float
 
 
-Action = SetDesired | WriteOperation | WriteStep | RecordEvent | WakeAt
+Action = SetDesired | WriteOperation | WriteStep | WriteIncident | RecordEvent | WakeAt

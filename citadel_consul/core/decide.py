@@ -11,8 +11,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from citadel_consul.core.actions import Action
+from citadel_consul.core.admission import begin
+from citadel_consul.core.healing.heal import heal
 from citadel_consul.core.operation import Operation, OperationState
-from citadel_consul.core.plan import Plan, plan
+from citadel_consul.core.plan import plan
 from citadel_consul.core.progress import advance
 from citadel_consul.core.snapshot import Snapshot
 from citadel_consul.core.turn import Turn
@@ -21,12 +23,16 @@ from citadel_consul.core.turn import Turn
 def decide(snapshot: Snapshot, now: float) -> list[Action]:
     """The actions that the facts call for at ``now`` (unix seconds)."""
     turn = Turn(snapshot, now)
-    _work_off_operations(turn)
+    taken = _work_off_operations(turn)
+    heal(turn, taken)
     return turn.finish()
 
 
-def _work_off_operations(turn: Turn) -> None:
-    """Oldest first; two operations that touch the same service never run at once, and none overtakes another."""
+def _work_off_operations(turn: Turn) -> list[tuple[str, frozenset[str]]]:
+    """Oldest first; two operations that touch the same service never run at once, and none overtakes another.
+
+    Returns those that are unfinished, with the services that they work on.
+    """
     taken: list[tuple[str, frozenset[str]]] = []
     waiting: list[Operation] = []
     for operation in sorted(turn.snapshot.operations, key=lambda op: op.id):
@@ -42,6 +48,7 @@ def _work_off_operations(turn: Turn) -> None:
         scope = _admit(turn, operation, taken)
         if scope:
             taken.append((operation.id, scope))
+    return taken
 
 
 def _admit(turn: Turn, operation: Operation, taken: list[tuple[str, frozenset[str]]]) -> frozenset[str]:
@@ -56,23 +63,4 @@ def _admit(turn: Turn, operation: Operation, taken: list[tuple[str, frozenset[st
         if operation.waits_for != blocker:
             turn.write_operation(operation, replace(operation, waits_for=blocker))
         return wanted
-    if planned.refusal is not None:
-        turn.end(operation, OperationState.FAILED, planned.refusal)
-        return frozenset()
-    return _begin(turn, operation, planned)
-
-
-def _begin(turn: Turn, operation: Operation, planned: Plan) -> frozenset[str]:
-    running = replace(
-        operation,
-        state=OperationState.RUNNING,
-        started_at=turn.now,
-        waits_for=None,
-        step_count=len(planned.steps),
-        steps=planned.steps,
-    )
-    for position, step in enumerate(planned.steps):
-        turn.write_step(running, position, step)
-    turn.record(f"operation-{OperationState.RUNNING}", f"{operation.kind} began", operation=operation.id)
-    after = advance(turn, turn.write_operation(operation, running))
-    return frozenset() if after.ended else after.scope
+    return begin(turn, operation, planned)

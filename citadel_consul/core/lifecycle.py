@@ -59,7 +59,10 @@ def check_transition(before: Phase, after: Phase) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """What the leader wants of an instance. ``grace_seconds`` overrides the spec's stop time-out."""
+    """What the leader wants of an instance. ``grace_seconds`` overrides the spec's stop time-out.
+
+    ``reloads`` counts the reloads ordered so far. A reload is no change of what should be, so the generation stays.
+    """
 
     run: bool
     generation: int
@@ -67,6 +70,7 @@ class Desired:
     reason: str = ""
     wanted: bool = False
     grace_seconds: float | None = None
+    reloads: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,13 @@ class Observed:
 
     ``since`` is when the phase began, ``started_at`` when the present (or last) process was started, ``ready_at``
     when it first passed after that start. ``starts`` counts the starts since the agent first knew the instance.
+
+    While Consul does not show a ready instance as passing, its agent runs the same checks itself. ``failing_since`` (or
+    ``degraded_since``) is since when they fail (or warn), set once that has lasted for more than one interval;
+    ``contradicted_since`` is since when they pass whatever Consul says; ``failure`` is what the last one found. A start
+    that takes long has ``failing_since`` too. ``lapses`` are the latest moments at which they found it failing anew.
+    ``unwatched``: it ended while no agent was looking. ``reloads`` is the last order to reload that was carried out,
+    ``reload_error`` why that failed.
     """
 
     generation: int
@@ -88,6 +99,14 @@ class Observed:
     exit_signal: int | None = None
     starts: int = 0
     detail: str = ""
+    failing_since: float | None = None
+    degraded_since: float | None = None
+    contradicted_since: float | None = None
+    failure: str = ""
+    lapses: tuple[float, ...] = ()
+    unwatched: bool = False
+    reloads: int = 0
+    reload_error: str = ""
 
     @property
     def alive(self) -> bool:

@@ -10,7 +10,7 @@ graph allows it. How a step ends decides, with the failure policy, what becomes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -49,6 +49,7 @@ OPERATION_TRANSITIONS: Mapping[OperationState, frozenset[OperationState]] = {
 class StepAction(StrEnum):
     START = "start"
     STOP = "stop"
+    RELOAD = "reload"
     NOTIFY = "notify"
 
 
@@ -89,7 +90,8 @@ class Step:
 
     ``after`` holds the positions of the steps that must have succeeded before this one may begin. ``generation``
     is the generation given out when it began; None means that there was nothing to do. ``executed_at`` is when the
-    agent started the process. ``undo`` marks a step that a rollback added.
+    agent started the process. ``undo`` marks a step that a rollback added. ``reloads`` is the number of the reload that
+    it ordered.
     """
 
     service: str
@@ -103,6 +105,7 @@ class Step:
     ended_at: float | None = None
     detail: str = ""
     undo: bool = False
+    reloads: int | None = None
 
     @property
     def instance(self) -> Instance:
@@ -159,8 +162,24 @@ class Operation:
     @property
     def scope(self) -> frozenset[str]:
         """The services that it touches, known once it is planned."""
-        return frozenset(step.service for step in self.steps)
+        return touched(self.steps)
+
+    @property
+    def automatic(self) -> bool:
+        """Whether citadel itself asked for it: then a hold stops what it has not begun."""
+        return self.requested_by == AUTOMATIC
+
+    def names(self, service: str) -> bool:
+        """Whether ``service``, or an instance of it, is among the targets."""
+        return any(target == ALL or target.partition("@")[0] == service for target in self.targets)
 
 
 ALL = "all"
 """The target that stands for every service of the stack (``{"services": ["all"]}`` in the API)."""
+AUTOMATIC = "citadel"
+"""Who requests what nobody asked for. A person's name has a host in it, so nobody else is called so."""
+
+
+def touched(steps: Iterable[Step]) -> frozenset[str]:
+    """The services that ``steps`` do something to; telling one something is nothing that is done to it."""
+    return frozenset(step.service for step in steps if step.action is not StepAction.NOTIFY)

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from citadel_consul.core.model import Condition, Instance, OnRecovery
-from citadel_consul.core.operation import ALL, Kind, Operation, Step, StepAction
+from citadel_consul.core.operation import ALL, Kind, Operation, Step, StepAction, touched
 from citadel_consul.core.snapshot import Snapshot
 
 
@@ -31,7 +31,7 @@ class Plan:
 
     @property
     def scope(self) -> frozenset[str]:
-        return frozenset(step.service for step in self.steps)
+        return touched(self.steps)
 
 
 def plan(snapshot: Snapshot, operation: Operation) -> Plan:
@@ -130,7 +130,8 @@ def _add_followers(snapshot: Snapshot, steps: list[Step], handled: set[str]) -> 
                 continue
             handled.add(edge.service)
             if edge.on_recovery is not OnRecovery.RESTART:
-                steps += [replace(_step(i, StepAction.NOTIFY), after=starts) for i in running]
+                action = StepAction.RELOAD if edge.on_recovery is OnRecovery.RELOAD else StepAction.NOTIFY
+                steps += [replace(_step(i, action), after=starts) for i in running]
                 continue
             for instance in running:
                 steps.append(replace(_step(instance, StepAction.STOP), after=starts))

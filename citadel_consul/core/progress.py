@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from citadel_consul.core.followers import advance_notify, advance_reload, begin_notify, begin_reload
+from citadel_consul.core.health import hold_on
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Condition, OnFailure
 from citadel_consul.core.operation import (
@@ -20,6 +22,7 @@ from citadel_consul.core.operation import (
     StepState,
 )
 from citadel_consul.core.turn import Turn
+from citadel_consul.core.wishes import RESTARTS, drop_wish, keep_wish, stays_wanted, stays_wanted_untaken
 from citadel_consul.core.worklist import Worklist
 
 KILL_MARGIN_SECONDS = 10.0
@@ -76,7 +79,8 @@ def _begin_waiting(turn: Turn, operation: Operation, work: Worklist) -> bool:
     changed = False
     for position, step in enumerate(work.steps):
         if step.state is StepState.WAITING:
-            after = _blocked_by_steps(step, work.steps) or _BEGIN[step.action](turn, operation, work, step)
+            after = _held(turn, operation, step) or _blocked_by_steps(step, work.steps)
+            after = after or _BEGIN[step.action](turn, operation, work, step)
             changed |= _write(turn, operation, work, position, after)
             if after.state is StepState.FAILED:
                 break
@@ -104,6 +108,14 @@ def _blocked_by_steps(step: Step, steps: list[Step]) -> Step | None:
     return None
 
 
+def _held(turn: Turn, operation: Operation, step: Step) -> Step | None:
+    """What becomes of a waiting step that nobody asked for when a hold stands on its instance (invariant I6)."""
+    if not operation.automatic or step.action is StepAction.NOTIFY:
+        return None
+    hold = hold_on(turn.snapshot, step.instance, turn.now)
+    return None if hold is None else _skip(step, f"held by {hold.by or 'somebody'}")
+
+
 # --- starting ---------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +133,9 @@ def _begin_start(turn: Turn, operation: Operation, work: Worklist, step: Step) -
         return replace(step, state=StepState.RUNNING, began_at=turn.now, detail="already starting")
     unmet = work.unmet(instance.service)
     if (edge := work.hopeless(instance.service)) is not None:
-        return _skip(step, f"needs {edge.dependency}, which is not {edge.condition}")
+        reason = f"needs {edge.dependency}, which is not {edge.condition}"
+        keep_wish(turn, operation, step, reason)
+        return _skip(step, reason)
     if unmet:
         return _explain(step, f"waits for {', '.join(f'{e.dependency} to be {e.condition}' for e in unmet)}")
     if runs:
@@ -171,7 +185,8 @@ def _take_back(turn: Turn, operation: Operation, step: Step) -> None:
     desired = turn.snapshot.desired.get(step.instance)
     ours = desired is not None and desired.run and desired.operation == operation.id
     if ours and step.action is StepAction.START and _answer(turn, step) is None:
-        turn.order(step.instance, operation, run=False, reason=NOT_TAKEN)
+        wanted = stays_wanted_untaken(turn, operation, step)
+        turn.order(step.instance, operation, run=False, reason=NOT_TAKEN, wanted=wanted)
 
 
 # --- stopping ---------------------------------------------------------------------------------------------------
@@ -179,8 +194,13 @@ def _take_back(turn: Turn, operation: Operation, step: Step) -> None:
 
 def _begin_stop(turn: Turn, operation: Operation, work: Worklist, step: Step) -> Step:
     snapshot, instance = turn.snapshot, step.instance
-    if snapshot.is_down(instance):
+    wanted = stays_wanted(turn, operation, step)
+    if snapshot.is_down(instance) and not wanted:
+        drop_wish(turn, step, str(operation.kind))
+    if snapshot.is_down(instance) or (wanted and _has_died(turn, step)):
         return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="not running")
+    if step.after and (waits := _restart_waits(work, step)) is not None:
+        return waits
     desired = snapshot.desired.get(instance)
     grace = None if operation.options.graceful else 0.0
     if desired is not None and not desired.run and grace in (None, desired.grace_seconds):
@@ -195,14 +215,30 @@ def _begin_stop(turn: Turn, operation: Operation, work: Worklist, step: Step) ->
     if above:
         return _explain(step, f"waits for {', '.join(sorted(h.edge.service for h in above))} to stop")
     reason = "rollback" if step.undo else str(operation.kind)
-    generation = turn.order(instance, operation, run=False, reason=reason, grace_seconds=grace)
+    generation = turn.order(instance, operation, run=False, reason=reason, grace_seconds=grace, wanted=wanted)
     return replace(step, state=StepState.RUNNING, began_at=turn.now, generation=generation, detail="")
+
+
+def _has_died(turn: Turn, step: Step) -> bool:
+    """Whether it ended unasked: there is nothing to stop before it is started again."""
+    observed = turn.snapshot.observed.get(step.instance)
+    ended = observed is not None and observed.phase in (Phase.EXITED, Phase.FAILED)
+    return ended and not turn.snapshot.is_alive(step.instance)
+
+
+def _restart_waits(work: Worklist, step: Step) -> Step | None:
+    """A dependent is not stopped for its restart before it could be started again; None if it could now."""
+    if (edge := work.hopeless(step.service)) is not None:
+        return _skip(step, f"needs {edge.dependency}, which is not {edge.condition}")
+    unmet = work.unmet(step.service)
+    if unmet:
+        return _explain(step, f"waits for {', '.join(f'{e.dependency} to be {e.condition}' for e in unmet)}")
+    return None
 
 
 def _is_in_place(operation: Operation, step: Step) -> bool:
     """Whether dependents stay up on purpose while an instance is stopped: those of a follower do in any case."""
-    restarts = operation.kind in (Kind.RESTART, Kind.RECOVER)
-    return restarts and (not operation.options.cascade or bool(step.after))
+    return operation.kind in RESTARTS and (not operation.options.cascade or bool(step.after))
 
 
 def _advance_stop(turn: Turn, operation: Operation, step: Step) -> Step:
@@ -218,33 +254,19 @@ def _advance_stop(turn: Turn, operation: Operation, step: Step) -> Step:
     return _fail(turn, step, f"not stopped after {timeout + KILL_MARGIN_SECONDS:g} s{silent}")
 
 
-# --- telling dependents -----------------------------------------------------------------------------------------
-
-
-def _begin_notify(turn: Turn, operation: Operation, work: Worklist, step: Step) -> Step:
-    sources = sorted({work.steps[position].service for position in step.after})
-    turn.record(
-        "dependency-recovered",
-        f"{step.instance} was told that {', '.join(sources)} came back",
-        instance=step.instance,
-        operation=operation.id,
-    )
-    return replace(step, state=StepState.SUCCEEDED, began_at=turn.now, ended_at=turn.now)
-
-
-def _advance_notify(turn: Turn, operation: Operation, step: Step) -> Step:  # noqa: ARG001
-    return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now)
-
+# --- what begins and goes on, by its action -------------------------------------------------------------------------
 
 _BEGIN: dict[StepAction, Callable[[Turn, Operation, Worklist, Step], Step]] = {
     StepAction.START: _begin_start,
     StepAction.STOP: _begin_stop,
-    StepAction.NOTIFY: _begin_notify,
+    StepAction.RELOAD: begin_reload,
+    StepAction.NOTIFY: begin_notify,
 }
 _ADVANCE: dict[StepAction, Callable[[Turn, Operation, Step], Step]] = {
     StepAction.START: _advance_start,
     StepAction.STOP: _advance_stop,
-    StepAction.NOTIFY: _advance_notify,
+    StepAction.RELOAD: advance_reload,
+    StepAction.NOTIFY: advance_notify,
 }
 
 
@@ -280,6 +302,10 @@ def _give_up(turn: Turn, operation: Operation, work: Worklist) -> bool:
     changed = False
     for position, step in enumerate(work.steps):
         if step.state is StepState.WAITING:
+            if timed_out:
+                keep_wish(turn, operation, step, reason)
+            elif operation.cancelled_by is not None:
+                drop_wish(turn, step, reason)
             changed |= _write(turn, operation, work, position, _skip(step, reason))
         elif step.state is StepState.RUNNING and timed_out:
             _take_back(turn, operation, step)

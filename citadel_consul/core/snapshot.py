@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from citadel_consul.core.graph import Graph, GraphFault
+from citadel_consul.core.incident import Backoff, Incident
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Condition, Edge, Instance, ServiceSpec
 from citadel_consul.core.operation import Operation
@@ -23,7 +24,11 @@ class CheckStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds where neither the spec nor the request says otherwise (settings of the orchestrator)."""
+    """What holds where neither the spec nor the request says otherwise (settings of the orchestrator).
+
+    A service that fails and comes back by itself ``flap_limit`` times in quick succession flaps; a lapse counts half
+    after ``flap_half_life_seconds``.
+    """
 
     start_timeout_seconds: float = 60.0
     stop_timeout_seconds: float = 30.0
@@ -32,17 +37,32 @@ class Defaults:
     recovery_enabled: bool = True
     recovery_attempts: int = 3
     recovery_delay_seconds: float = 60.0
+    flap_limit: int = 5
+    flap_half_life_seconds: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """An operator's 'hands off'. ``until`` is unix seconds, None means until it is taken back."""
+    """An operator's 'hands off'. ``until`` is unix seconds, None means until it is taken back.
+
+    With ``maintenance``, what it covers is taken out of DNS as well (Consul's maintenance mode) as long as it stands.
+    """
 
     scope: str
     name: str
     by: str = ""
     reason: str = ""
     until: float | None = None
+    maintenance: bool = False
+
+    def stands(self, now: float) -> bool:
+        """Whether it has not run out at ``now`` (unix seconds)."""
+        return self.until is None or now < self.until
+
+    def covers(self, instance: Instance) -> bool:
+        """Whether ``instance`` is in its scope."""
+        names = {"service": instance.service, "node": instance.node}
+        return self.scope == "stack" or names.get(self.scope) == self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +75,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One moment of one stack. ``checks`` holds only instances that are not passing."""
+    """One moment of one stack. ``checks`` holds only instances that are not passing.
+
+    ``node_faults`` says of nodes what Consul holds against its own agent there. ``backoffs`` holds, for services with
+    failed attempts of recovery, what their policies say next.
+    """
 
     stack: str
     specs: Mapping[str, ServiceSpec]
@@ -69,6 +93,9 @@ class Snapshot:
     faults: tuple[Fault, ...] = ()
     graph_faults: tuple[GraphFault, ...] = ()
     defaults: Defaults = field(default_factory=Defaults)
+    incidents: Mapping[str, Incident] = field(default_factory=dict)
+    backoffs: Mapping[str, Backoff] = field(default_factory=dict)
+    node_faults: Mapping[str, str] = field(default_factory=dict)
 
     def instances(self, service: str) -> tuple[Instance, ...]:
         spec = self.specs.get(service)

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from citadel_consul.core.actions import Action, RecordEvent, SetDesired, WakeAt, WriteOperation, WriteStep
+from citadel_consul.core.actions import (
+    Action,
+    RecordEvent,
+    SetDesired,
+    WakeAt,
+    WriteIncident,
+    WriteOperation,
+    WriteStep,
+)
+from citadel_consul.core.incident import Incident
 from citadel_consul.core.lifecycle import Desired
 from citadel_consul.core.model import Instance
 from citadel_consul.core.operation import (
@@ -30,20 +39,45 @@ class Turn:
     now: float
     actions: list[Action] = field(default_factory=list)
     wake_at: float | None = None
+    _operations: dict[str, Operation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.snapshot = replace(self.snapshot, desired=_Overlay(self.snapshot.desired))
 
     def order(
-        self, instance: Instance, operation: Operation, *, run: bool, reason: str, grace_seconds: float | None = None
+        self,
+        instance: Instance,
+        operation: Operation,
+        *,
+        run: bool,
+        reason: str,
+        grace_seconds: float | None = None,
+        wanted: bool | None = None,
     ) -> int:
-        """Give ``instance`` a new desired state; returns its generation."""
+        """Give ``instance`` a new desired state; returns its generation. ``wanted`` is like ``run`` if not given."""
         generation = self.next_generation(instance)
+        before = self.snapshot.desired.get(instance)
         self.set_desired(
             instance,
-            Desired(run, generation, operation.id, reason, wanted=run, grace_seconds=grace_seconds),
+            Desired(
+                run,
+                generation,
+                operation.id,
+                reason,
+                wanted=run if wanted is None else wanted,
+                grace_seconds=grace_seconds,
+                reloads=before.reloads if before is not None else 0,
+            ),
         )
         return generation
+
+    def want(self, instance: Instance, *, wanted: bool, reason: str) -> None:
+        """Note that something that is not to run now is wanted, or is not any more. This is no order to its agent."""
+        before, observed = self.snapshot.desired.get(instance), self.snapshot.observed.get(instance)
+        if before is None:
+            before = Desired(run=False, generation=observed.generation if observed is not None else 0)
+        if not before.run and before.wanted is not wanted:
+            self.set_desired(instance, replace(before, wanted=wanted, reason=reason))
 
     def next_generation(self, instance: Instance) -> int:
         """The number for a new order; what the agent remembers counts too, since ``Desired`` can be deleted."""
@@ -62,8 +96,19 @@ class Turn:
     def write_operation(self, before: Operation, after: Operation) -> Operation:
         """Write the head of an operation; the table decides whether its state may change so."""
         check_operation_transition(before.state, after.state)
+        self._operations[after.id] = after
         self.actions.append(WriteOperation(after))
         return after
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """The operations as this turn leaves them, oldest first."""
+        known = {operation.id: operation for operation in self.snapshot.operations}
+        return tuple(sorted({**known, **self._operations}.values(), key=lambda op: op.id))
+
+    def write_incident(self, incident: Incident) -> None:
+        """Write how an incident stands."""
+        self.actions.append(WriteIncident(incident))
 
     def write_step(self, operation: Operation, position: int, step: Step, before: StepState | None = None) -> None:
         """Write one step; the table decides whether its state may change from ``before`` so (None: it is new)."""
@@ -72,10 +117,18 @@ class Turn:
         self.actions.append(WriteStep(operation.id, position, step))
 
     def record(
-        self, kind: str, message: str, *, instance: Instance | None = None, operation: str | None = None
+        self,
+        kind: str,
+        message: str,
+        *,
+        instance: Instance | None = None,
+        service: str | None = None,
+        operation: str | None = None,
     ) -> None:
         """Put one thing into the history."""
-        service, node = (instance.service, instance.node) if instance is not None else (None, None)
+        node = None
+        if instance is not None:
+            service, node = instance.service, instance.node
         self.actions.append(RecordEvent(kind, message, service, node, operation))
 
     def wake(self, at: float) -> None:
@@ -93,7 +146,8 @@ class Turn:
         return ended
 
     def finish(self) -> list[Action]:
-        """The actions of this turn, the wish to be woken last."""
+        """The actions of this turn: incidents first, since no attempt may go uncounted; the wish to be woken last."""
+        self.actions.sort(key=lambda action: not isinstance(action, WriteIncident))
         if self.wake_at is not None:
             self.actions.append(WakeAt(self.wake_at))
         return self.actions

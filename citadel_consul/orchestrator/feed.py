@@ -32,7 +32,7 @@ class Feed:
     async def run(self) -> None:
         """Watch until cancelled. The absence of Consul is waited out by the watches."""
         keys = self._state.keys
-        prefixes = (keys.specs, keys.edges, keys.holds, keys.agents, keys.observed, keys.operations)
+        prefixes = (keys.specs, keys.edges, keys.holds, keys.agents, keys.observed, keys.operations, keys.incidents)
         async with asyncio.TaskGroup() as group:
             for prefix in prefixes:
                 group.create_task(self._watch_prefix(prefix))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.lease import Lease
@@ -18,6 +18,7 @@ from citadel_consul.core.actions import Action, RecordEvent, WakeAt
 from citadel_consul.core.decide import decide
 from citadel_consul.core.snapshot import Defaults
 from citadel_consul.errors import Conflict, ConsulUnavailable
+from citadel_consul.orchestrator.backoff import Backoffs
 from citadel_consul.orchestrator.feed import Feed
 from citadel_consul.orchestrator.history import History
 from citadel_consul.orchestrator.writer import FencedWriter
@@ -61,6 +62,7 @@ class ControlLoop:
         self._wall = wall
         self._bell = asyncio.Event()
         self._beat_due = 0.0
+        self._backoffs = Backoffs()
         self.turns = Turns()
 
     async def run(self) -> None:
@@ -118,7 +120,8 @@ class ControlLoop:
         loop = asyncio.get_running_loop()
         now = self._wall()
         began = loop.time()
-        actions = decide(state.snapshot(), now)
+        snapshot = state.snapshot()
+        actions = decide(replace(snapshot, backoffs=self._backoffs.of(snapshot, now)), now)
         took = loop.time() - began
         wake_at = next((a.at for a in actions if isinstance(a, WakeAt)), None)
         transactions = 0
@@ -142,7 +145,7 @@ class ControlLoop:
         await asyncio.sleep(RETRY_SECONDS)
         keys = state.keys
         try:
-            for prefix in (keys.desired, keys.operations):
+            for prefix in (keys.desired, keys.operations, keys.incidents):
                 listing = await self._client.kv_list(prefix)
                 state.merge(prefix, listing.index, listing.value, restarted=True)
             state.steps.clear()

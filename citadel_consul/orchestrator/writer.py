@@ -5,7 +5,8 @@ was deposed, however late it arrives and whatever the leader believes. There is 
 leader, and this module has no other way to write.
 
 A decision may need more than one transaction (64 operations each). The order is such that any prefix leaves a state
-from which a fresh look goes on: what is wanted first, then the steps that point to it, then the heads of operations.
+from which a fresh look goes on: incidents first, so that no attempt is made that was not counted, then what is wanted,
+then the steps that point to it, then the heads of operations.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from dataclasses import dataclass, field, replace
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.transaction import MAX_OPERATIONS, TxnOp, TxnResult, cas, check_session, delete, set_key
-from citadel_consul.core.actions import Action, RecordEvent, SetDesired, WakeAt, WriteOperation, WriteStep
+from citadel_consul.core.actions import (
+    Action,
+    RecordEvent,
+    SetDesired,
+    WakeAt,
+    WriteIncident,
+    WriteOperation,
+    WriteStep,
+)
+from citadel_consul.core.incident import Incident
 from citadel_consul.core.operation import Operation, Step
 from citadel_consul.store import documents
 from citadel_consul.store.documents import Event, NodeDesired, StepChunk
@@ -42,6 +52,7 @@ class Write:
 class Changes:
     """The actions of one decision, sorted by the document that they touch."""
 
+    incidents: dict[str, Incident] = field(default_factory=dict)
     desired: dict[str, NodeDesired] = field(default_factory=dict)
     steps: dict[str, dict[int, Step]] = field(default_factory=dict)
     heads: dict[str, Operation] = field(default_factory=dict)
@@ -95,6 +106,8 @@ class FencedWriter:
                 changes.steps.setdefault(action.operation, {})[action.position] = action.step
             elif isinstance(action, WriteOperation):
                 changes.heads[action.operation.id] = replace(action.operation, epoch=self.epoch)
+            elif isinstance(action, WriteIncident):
+                changes.incidents[action.incident.service] = action.incident
             elif isinstance(action, RecordEvent):
                 changes.events.append(action)
             else:
@@ -112,6 +125,10 @@ class FencedWriter:
 
     def _writes(self, changes: Changes, now: float) -> Iterator[Write]:
         keys = self._state.keys
+        for incident in changes.incidents.values():
+            key = keys.incident(incident.service)
+            index = self._state.incidents.index_of(key)
+            yield Write(cas(key, documents.INCIDENT.encode(incident), index), keys.incidents, incident)
         for node, document in changes.desired.items():
             key = keys.desired_of(node)
             index = self._state.desired.index_of(key)

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from citadel_consul.core.incident import Incident
 from citadel_consul.core.lifecycle import Desired, Observed
 from citadel_consul.core.model import Edge, ServiceSpec
 from citadel_consul.core.operation import Operation, Step
@@ -171,6 +172,7 @@ OBSERVED = Document(NodeObserved)
 OPERATION = Document(Operation)
 STEPS = Document(StepChunk)
 CANCELLATION = Document(Cancellation)
+INCIDENT = Document(Incident, from_key=("service",))
 EVENT = Document(Event, from_key=("id",))
 
 OPERATION_HEAD = frozenset({"steps"})

@@ -59,6 +59,10 @@ class Keys:
         return f"{self.root}holds/"
 
     @property
+    def incidents(self) -> str:
+        return f"{self.root}incidents/"
+
+    @property
     def events(self) -> str:
         return f"{self.root}events/"
 
@@ -93,6 +97,13 @@ class Keys:
 
     def observed_of(self, node: str) -> str:
         return f"{self.observed}{node}"
+
+    def incident(self, service: str) -> str:
+        return f"{self.incidents}{service}"
+
+    def hold(self, scope: str, name: str) -> str:
+        """A hold on a service or a node; one on the stack has no name."""
+        return f"{self.holds}{scope}/{name}" if name else f"{self.holds}{scope}"
 
     def event(self, event_id: str) -> str:
         return f"{self.events}{event_id}"

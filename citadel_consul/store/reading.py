@@ -20,7 +20,8 @@ async def read_state(client: ConsulClient, stack: str, defaults: Defaults) -> St
     state = StackState(stack, defaults)
     keys = state.keys
     prefixes = (
-        keys.specs, keys.edges, keys.holds, keys.agents, keys.desired, keys.observed, keys.operations, keys.leader,
+        keys.specs, keys.edges, keys.holds, keys.agents, keys.desired, keys.observed, keys.operations, keys.incidents,
+        keys.leader,
     )  # fmt: skip
     async with asyncio.TaskGroup() as group:
         for prefix in prefixes:

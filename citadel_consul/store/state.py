@@ -14,6 +14,7 @@ from typing import Any
 from citadel_consul.consul.catalog import CheckState
 from citadel_consul.consul.kv import KVEntry
 from citadel_consul.core.graph import Graph, GraphFault, build_graph
+from citadel_consul.core.incident import Incident
 from citadel_consul.core.lifecycle import Desired, Observed
 from citadel_consul.core.model import Edge, Instance, ServiceSpec
 from citadel_consul.core.operation import Operation, Step
@@ -46,9 +47,11 @@ class StackState:
         self.desired: PrefixCache[NodeDesired] = PrefixCache(lambda e: documents.DESIRED.decode(e.value))
         self.observed: PrefixCache[NodeObserved] = PrefixCache(lambda e: documents.OBSERVED.decode(e.value))
         self.operations: PrefixCache[Operation | documents.Cancellation] = PrefixCache(self._decode_operation)
+        self.incidents: PrefixCache[Incident] = PrefixCache(self._decode_incident)
         self.leader: PrefixCache[LeaderRecord] = PrefixCache(lambda e: documents.LEADER.decode(e.value))
         self.steps: dict[str, tuple[Step, ...]] = {}
         self._not_passing: dict[str, Mapping[Instance, CheckStatus]] = {}
+        self._node_checks: dict[str, tuple[CheckState, ...]] = {}
         self._graph: tuple[Graph, tuple[GraphFault, ...]] = build_graph((), ())
         self._desired: dict[Instance, Desired] = {}
         self._observed: dict[Instance, Observed] = {}
@@ -73,15 +76,20 @@ class StackState:
     def merge_checks(self, status: str, checks: Iterable[CheckState]) -> bool:
         """Take in the checks of the catalog that are in ``status`` (``critical`` or ``warning``)."""
         found: dict[Instance, CheckStatus] = {}
+        of_nodes: list[CheckState] = []
         for check in checks:
+            if not check.service_id:
+                of_nodes.append(check)
+                continue
             instance = instance_of(self.keys.stack, check.service_id)
             if instance is None:
                 continue
             own = CheckStatus.MAINTENANCE if check.check_id.startswith("_service_maintenance") else CheckStatus(status)
             if _RANK[own] > _RANK[found.get(instance, CheckStatus.PASSING)]:
                 found[instance] = own
-        changed = found != self._not_passing.get(status, {})
+        changed = found != self._not_passing.get(status, {}) or tuple(of_nodes) != self._node_checks.get(status, ())
         self._not_passing[status] = found
+        self._node_checks[status] = tuple(of_nodes)
         return changed
 
     def cache_of(self, prefix: str) -> PrefixCache[Any]:
@@ -95,6 +103,7 @@ class StackState:
             keys.desired: self.desired,
             keys.observed: self.observed,
             keys.operations: self.operations,
+            keys.incidents: self.incidents,
             keys.leader: self.leader,
         }
         return table[prefix]
@@ -137,7 +146,17 @@ class StackState:
             faults=self.faults(),
             graph_faults=graph_faults,
             defaults=self.defaults,
+            incidents={incident.service: incident for incident in self.incidents.values.values()},
+            node_faults=self.node_faults(),
         )
+
+    def node_faults(self) -> Mapping[str, str]:
+        """What Consul holds against its own agents on the nodes of this stack: their critical checks, by node."""
+        critical: dict[str, list[str]] = {}
+        for check in self._node_checks.get("critical", ()):
+            critical.setdefault(check.node, []).append(check.name or check.check_id)
+        records = self.agents.values.values()
+        return {r.node: f"{', '.join(critical[r.consul_node])} critical" for r in records if r.consul_node in critical}
 
     def live_agents(self) -> frozenset[str]:
         """The nodes whose agent holds its lock."""
@@ -163,6 +182,7 @@ class StackState:
                 self.keys.desired,
                 self.keys.observed,
                 self.keys.operations,
+                self.keys.incidents,
             )
         )
         return tuple(fault for cache in caches for fault in cache.faults)
@@ -199,6 +219,9 @@ class StackState:
     def _decode_hold(self, entry: KVEntry) -> Hold:
         scope, _, name = entry.key.removeprefix(self.keys.holds).partition("/")
         return documents.HOLD.decode(entry.value or b"{}", scope=scope, name=name)
+
+    def _decode_incident(self, entry: KVEntry) -> Incident:
+        return documents.INCIDENT.decode(entry.value, service=entry.key.removeprefix(self.keys.incidents))
 
     def _decode_operation(self, entry: KVEntry) -> Operation | documents.Cancellation:
         if entry.key.endswith("/cancel"):

@@ -6,10 +6,11 @@ rules in ``core`` say: a test that asks ``core`` whether ``core`` is right canno
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from world import Listener, World, is_wake, order_of
 
 from citadel_consul.core.actions import Action, SetDesired, WriteOperation, WriteStep
-from citadel_consul.core.decide import decide
 from citadel_consul.core.lifecycle import Phase
 from citadel_consul.core.model import Condition, Edge, Instance, OnFailure, Strength
 from citadel_consul.core.operation import (
@@ -19,6 +20,7 @@ from citadel_consul.core.operation import (
     StepState,
     check_operation_transition,
     check_step_transition,
+    touched,
 )
 from citadel_consul.core.plan import plan
 from citadel_consul.core.progress import NOT_TAKEN
@@ -108,10 +110,13 @@ def a_generation_is_given_out_once_and_grows(world: World, action: Action) -> No
 def overlapping_operations_never_run_at_once_nor_overtake(world: World, action: Action) -> None:
     if not isinstance(action, WriteOperation) or action.operation.state not in RUNNING:
         return
-    before = world.operation(action.operation.id)
+    if action.operation.id not in world.heads and action.operation.automatic:
+        before = replace(action.operation, state=OperationState.PENDING)
+    else:
+        before = world.operation(action.operation.id)
     if before.state is not OperationState.PENDING:
         return
-    scope = {world.steps[before.id, n].service for n in range(action.operation.step_count)}
+    scope = touched(world.steps[before.id, n] for n in range(action.operation.step_count))
     snapshot = world.snapshot()
     for other in snapshot.operations:
         if other.id == before.id or other.ended:
@@ -124,13 +129,16 @@ def overlapping_operations_never_run_at_once_nor_overtake(world: World, action: 
 
 def documents_change_as_the_tables_allow(world: World, action: Action) -> None:
     if isinstance(action, WriteOperation):
-        before = world.heads[action.operation.id]
+        before = world.heads.get(action.operation.id)
+        if before is None:  # citadel's own operations begin in the turn that makes them
+            assert action.operation.automatic
+            return
         assert not before.ended, f"{before.id} had ended"
         check_operation_transition(before.state, action.operation.state)
     elif isinstance(action, WriteStep):
-        head = world.heads[action.operation]
-        assert not head.ended
-        if action.position < head.step_count:
+        head = world.heads.get(action.operation)
+        assert head is None or not head.ended
+        if head is not None and action.position < head.step_count:
             check_step_transition(world.steps[action.operation, action.position].state, action.step.state)
 
 
@@ -180,12 +188,20 @@ def a_skipped_start_has_a_reason(world: World, action: Action) -> None:
     """``continue`` skips what depends on what failed, and nothing else."""
     if not isinstance(action, WriteStep) or action.step.action is not StepAction.START:
         return
-    operation = world.heads[action.operation]
-    if action.step.state is not StepState.SKIPPED or operation.kind is not Kind.STARTUP:
+    operation = world.heads.get(action.operation)
+    if operation is None or action.step.state is not StepState.SKIPPED or operation.kind is not Kind.STARTUP:
         return
     if action.step.detail.startswith("needs "):
         unmet = [e for e in edges_from(world, action.step.service) if e.strength is not Strength.SOFT]
         assert any(not is_met(world, edge) for edge in unmet), f"{action.step.instance} could have been started"
+
+
+def a_note_is_no_order(world: World, action: Action) -> None:
+    """What is only noted changes neither whether it is to run nor the generation that an agent acts on."""
+    if isinstance(action, SetDesired) and world.is_note(action):
+        before = world.desired.get(action.instance)
+        assert action.desired.run is (before is not None and before.run)
+        assert action.desired != before
 
 
 INVARIANTS: tuple[Listener, ...] = (
@@ -212,7 +228,7 @@ def decisions_are_level_triggered(world: World, actions: list[Action], done: boo
     in the next look, and that is the end of it.
     """
     if not done:
-        assert decide(world.snapshot(), world.now) == actions
+        assert world.decide() == actions
         return
     after = world.fork()
     after.listeners, after.judges = [], []
@@ -232,6 +248,17 @@ def whatever_waits_is_woken(world: World, actions: list[Action], done: bool) -> 
 
 def guard(world: World) -> World:
     """``world`` with every invariant watched."""
-    world.listeners.extend(INVARIANTS)
+    world.listeners.append(a_note_is_no_order)
+    world.listeners.extend(_of_orders(invariant) for invariant in INVARIANTS)
     world.judges.extend((decisions_are_level_triggered, whatever_waits_is_woken))
     return world
+
+
+def _of_orders(invariant: Listener) -> Listener:
+    """``invariant``, asked of everything but notes."""
+
+    def listener(world: World, action: Action) -> None:
+        if not isinstance(action, SetDesired) or not world.is_note(action):
+            invariant(world, action)
+
+    return listener

@@ -614,14 +614,14 @@ def test_a_restart_has_dependents_do_what_their_edge_says(on_recovery: OnRecover
     world.request(Kind.RESTART, "b")
     world.settle()
     told = [event.message for event in world.events if event.kind == "dependency-recovered"]
-    restarted = world.executions[A1, 3] == 1
-    expected: dict[OnRecovery, tuple[bool, list[str]]] = {
-        OnRecovery.RESTART: (True, []),
-        OnRecovery.RELOAD: (False, ["a@n1 was told that b came back"]),
-        OnRecovery.NOTIFY: (False, ["a@n1 was told that b came back"]),
-        OnRecovery.NONE: (False, []),
+    restarted, reloaded = world.executions[A1, 3] == 1, world.reloads[A1] == 1
+    expected: dict[OnRecovery, tuple[bool, bool, list[str]]] = {
+        OnRecovery.RESTART: (True, False, []),
+        OnRecovery.RELOAD: (False, True, ["a@n1 is to reload, since b came back"]),
+        OnRecovery.NOTIFY: (False, False, ["a@n1 was told that b came back"]),
+        OnRecovery.NONE: (False, False, []),
     }
-    assert (restarted, told) == expected[on_recovery]
+    assert (restarted, reloaded, told) == expected[on_recovery]
 
 
 def test_a_restart_that_an_edge_asks_for_comes_after_the_dependency_is_back() -> None:

@@ -143,7 +143,7 @@ def test_followers_come_after_every_start_of_their_dependency() -> None:
     assert steps_of(platform(*edges), Kind.RESTART, "a")[4:] == [
         "stop b@n1 after (2, 3)",
         "start b@n1 after (4,)",
-        "notify c@n1 after (2, 3)",
+        "reload c@n1 after (2, 3)",
     ]
 
 

@@ -17,17 +17,30 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from citadel_consul.core.actions import Action, RecordEvent, SetDesired, WakeAt, WriteOperation, WriteStep
+from citadel_consul.core.actions import (
+    Action,
+    RecordEvent,
+    SetDesired,
+    WakeAt,
+    WriteIncident,
+    WriteOperation,
+    WriteStep,
+)
 from citadel_consul.core.decide import decide
 from citadel_consul.core.graph import build_graph
+from citadel_consul.core.incident import Backoff, Incident
 from citadel_consul.core.lifecycle import Desired, Observed, Phase, check_transition
 from citadel_consul.core.model import Edge, Instance, ProcessBackend, ServiceSpec
 from citadel_consul.core.operation import Kind, Operation, OperationState, Options, Step
 from citadel_consul.core.progress import NOT_TAKEN
-from citadel_consul.core.snapshot import CheckStatus, Defaults, Snapshot
+from citadel_consul.core.snapshot import CheckStatus, Defaults, Hold, Snapshot
 
 DEFAULTS = Defaults(
-    start_timeout_seconds=10.0, stop_timeout_seconds=5.0, startup_timeout_seconds=60.0, shutdown_timeout_seconds=60.0
+    start_timeout_seconds=10.0,
+    stop_timeout_seconds=5.0,
+    startup_timeout_seconds=60.0,
+    shutdown_timeout_seconds=60.0,
+    recovery_enabled=False,  # what an operation leaves behind stays as it is; tests/recovery switches it on
 )
 BEGIN = 1_000.0
 
@@ -93,8 +106,14 @@ class World:
     """How often a process was started, by instance and generation."""
     terminations: Counter[tuple[Instance, int]] = field(default_factory=Counter)
     """How often a running process was told to end, by instance and generation."""
+    reloads: Counter[Instance] = field(default_factory=Counter)
+    """How often a running process was told to reload."""
     orders: Counter[tuple[str | None, Instance, str]] = field(default_factory=Counter)
     """How often an operation gave an instance an order; see :func:`order_of`."""
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    holds: list[Hold] = field(default_factory=list)
+    backoffs: Callable[[Snapshot, float], Mapping[str, Backoff]] | None = None
+    """Draws the delays between attempts of recovery, as the orchestrator's shell does."""
     events: list[RecordEvent] = field(default_factory=list)
     listeners: list[Listener] = field(default_factory=list)
     judges: list[Judge] = field(default_factory=list)
@@ -140,8 +159,10 @@ class World:
             checks=critical,
             agents=frozenset(nodes - self.silent),
             operations=tuple(self.operation(operation_id) for operation_id in self.heads),
+            holds=tuple(self.holds),
             graph_faults=faults,
             defaults=self.defaults,
+            incidents=dict(self.incidents),
         )
 
     def request(self, kind: Kind, *targets: str, **options: object) -> str:
@@ -162,22 +183,34 @@ class World:
         for listener in self.listeners:
             listener(self, action)
         if isinstance(action, SetDesired):
-            self.orders[action.desired.operation, action.instance, order_of(action.desired)] += 1
+            if not self.is_note(action):
+                self.orders[action.desired.operation, action.instance, order_of(action.desired)] += 1
             self.desired[action.instance] = action.desired
         elif isinstance(action, WriteOperation):
             self.heads[action.operation.id] = replace(action.operation, steps=())
         elif isinstance(action, WriteStep):
             self.steps[action.operation, action.position] = action.step
+        elif isinstance(action, WriteIncident):
+            self.incidents[action.incident.service] = action.incident
         elif isinstance(action, RecordEvent):
             self.events.append(action)
         else:
             self.wake_at = action.at
 
+    def is_note(self, action: SetDesired) -> bool:
+        """Whether it gives no order: it says what is wanted, or asks what runs to reload."""
+        before, seen = self.desired.get(action.instance), self.observed.get(action.instance)
+        known = before.generation if before is not None else seen.generation if seen is not None else 0
+        return action.desired.generation == known
+
     # --- the leader ---------------------------------------------------------------------------------------------
 
     def decide(self) -> list[Action]:
         """What the leader wants to do now."""
-        return decide(self.snapshot(), self.now)
+        snapshot = self.snapshot()
+        if self.backoffs is not None:
+            snapshot = replace(snapshot, backoffs=self.backoffs(snapshot, self.now))
+        return decide(snapshot, self.now)
 
     def lead(self, until: int | None = None) -> list[Action]:
         """Decide and carry out the actions, or only the first ``until`` of them; returns all that was decided."""
@@ -257,12 +290,16 @@ class World:
 
     def _has_work(self, instance: Instance) -> bool:
         wanted, seen = self.desired.get(instance), self.observed.get(instance)
-        fresh = wanted is not None and (seen is None or seen.generation < wanted.generation)
+        fresh = wanted is not None and wanted.generation > (0 if seen is None else seen.generation)
         stopping = seen is not None and seen.phase is Phase.STOPPING
         if fresh and (not stopping or self._newly_graced(instance, wanted)):
             return True
         moment = self.due(instance) if instance in self.processes else None
-        return moment is not None and moment <= self.now
+        return self._is_to_reload(instance) or (moment is not None and moment <= self.now)
+
+    def _is_to_reload(self, instance: Instance) -> bool:
+        wanted, seen = self.desired.get(instance), self.observed.get(instance)
+        return wanted is not None and wanted.run and seen is not None and wanted.reloads > seen.reloads
 
     def _newly_graced(self, instance: Instance, wanted: Desired | None) -> bool:
         """Whether an order shortens a stop that is under way."""
@@ -276,6 +313,9 @@ class World:
         self._follow_process(instance)
         wanted = self.desired.get(instance)
         seen = self.observed.get(instance, Observed(0, Phase.STOPPED, self.now))
+        if wanted is not None and self._is_to_reload(instance):
+            seen = self.observed[instance] = replace(seen, reloads=wanted.reloads)
+            self.reloads[instance] += instance in self.processes
         if wanted is None or wanted.generation <= seen.generation:
             return
         if wanted.run and seen.phase is not Phase.STOPPING:

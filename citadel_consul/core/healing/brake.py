@@ -1,0 +1,108 @@
+"""The mass-failure brake: when most of a stack fails at once, the cause is elsewhere, and restarting harms.
+
+It counts services that fail without an explanation below them: a database that takes its twelve dependents along is one
+failure. What ended while no node agent looked is not counted either: that is a machine which went down, and starting
+what was wanted is what it needs.
+
+While the brake is on, nothing is recovered automatically; it is said once, in an incident of the stack. It comes off
+when few enough services fail, or when a person goes on (``citadel recover all``): then only new failures count.
+
+Before that, while it is not known yet whether many are failing (Consul says so, their node agents have not spoken),
+recovery holds back without a word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from citadel_consul.core.healing.ward import Ward
+from citadel_consul.core.incident import LEFT_ALONE, STACK, Incident, IncidentState, identifier
+from citadel_consul.core.operation import ALL, Kind
+
+ON_SHARE = 0.5
+OFF_SHARE = 0.25
+LEAST_SERVICES = 3
+WINDOW_SECONDS = 60.0
+"""More than half of the wanted services, but at least three, within a minute; off at a quarter."""
+
+
+def brakes(ward: Ward) -> bool:
+    """Put the brake on or take it off; returns whether recovery has to stand still now."""
+    incident = ward.incident(STACK)
+    if incident is not None:
+        return not _comes_off(ward, incident)
+    failing = _unexplained(ward)
+    recent = [service for service in failing if _is_recent(ward, service)]
+    if _is_too_much(ward, len(recent)):
+        _put_on(ward, tuple(recent))
+        return True
+    suspects = {s for s in ward.survey.suspects if not ward.causes.is_explained(s) and s not in ward.busy}
+    return bool(recent) and _is_too_much(ward, len(suspects | set(recent)))
+
+
+def _unexplained(ward: Ward) -> list[str]:
+    return [service for service in ward.order if _counts(ward, service)]
+
+
+def _counts(ward: Ward, service: str) -> bool:
+    incident = ward.incident(service)
+    if ward.causes.is_explained(service) or (incident is not None and incident.state in LEFT_ALONE):
+        return False
+    failures = ward.free(ward.survey.failures[service])
+    return any(not failure.unwatched for failure in failures)
+
+
+def _is_recent(ward: Ward, service: str) -> bool:
+    """Whether it began to fail within the window, and after the brake last came off."""
+    incident, last = ward.incident(service), ward.last_incident(STACK)
+    began = min(failure.since for failure in ward.survey.failures[service])
+    began = began if incident is None else min(began, incident.opened_at)
+    released = last.closed_at if last is not None and last.closed_at is not None else float("-inf")
+    return began > ward.turn.now - WINDOW_SECONDS and began > released
+
+
+def _is_too_much(ward: Ward, count: int) -> bool:
+    return count >= LEAST_SERVICES and count > ON_SHARE * len(ward.wanted)
+
+
+def _put_on(ward: Ward, services: tuple[str, ...]) -> None:
+    now, total = ward.turn.now, len(ward.wanted)
+    detail = f"{len(services)} of {total} services failed within {WINDOW_SECONDS:g} s"
+    incident = Incident(
+        id=identifier(now, STACK),
+        service=STACK,
+        state=IncidentState.OPEN,
+        opened_at=now,
+        cause="mass_failure",
+        detail=detail,
+        affected=services,
+    )
+    ward.put(incident)
+    for service in services:
+        own = ward.incident(service)
+        if own is not None:
+            ward.put(replace(own, part_of=incident.id))
+    ward.turn.record("recovery-frozen", f"{detail} ({', '.join(services)}): nothing is recovered automatically")
+
+
+def _comes_off(ward: Ward, incident: Incident) -> bool:
+    failing = _unexplained(ward)
+    by = _released_by(ward, incident)
+    if by is not None:
+        outcome = f"{by} went on"
+    elif len(failing) <= OFF_SHARE * len(ward.wanted):
+        outcome = f"{len(failing)} of {len(ward.wanted)} services fail now"
+    else:
+        return False
+    ward.put(replace(incident, state=IncidentState.CLOSED, closed_at=ward.turn.now, outcome=outcome))
+    ward.turn.record("recovery-resumed", f"automatic recovery goes on: {outcome}")
+    return True
+
+
+def _released_by(ward: Ward, incident: Incident) -> str | None:
+    """Who asked for a recovery of everything since, if that has run its course."""
+    for operation in ward.turn.operations:
+        asked = operation.kind is Kind.RECOVER and ALL in operation.targets and not operation.automatic
+        if asked and operation.requested_at > incident.opened_at and operation.ended and operation.started_at:
+            return operation.requested_by or "somebody"
+    return None
