@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -28,16 +29,22 @@ def screen(
     request: str | None,
     log: Path | None,
     data: Path,
+    usual_data: bool,
 ) -> Iterator[str]:
-    """The lines that tell where everything is. ``api`` and ``consul`` are ``host:port``."""
-    command = own_command() if consul == CONSUL_ADDRESS else f"CONSUL_HTTP_ADDR={consul} {own_command()}"
+    """The lines that tell where everything is.
+
+    ``api`` and ``consul`` are ``host:port``; ``usual_data``: citadel finds the services' output without being told.
+    """
+    found = os.environ.get("CONSUL_HTTP_ADDR", CONSUL_ADDRESS) == consul == CONSUL_ADDRESS
+    command = own_command() if found else f"CONSUL_HTTP_ADDR={consul} {own_command()}"
+    place = "" if usual_data else f" --state-dir {data / 'state'}"
     rows = [
         ("status", f"{command} status"),
         ("API", f"http://{api}/docs"),
         ("", f"curl -s http://{api}/api/v1/orchestrator/status"),
         ("Consul UI", ui),
         ("try it", request),
-        ("logs", f"{command} logs SERVICE -f"),
+        ("logs", f"{command} logs SERVICE -f{place}"),
         ("", str(log) if log is not None else None),
         ("data", str(data)),
     ]

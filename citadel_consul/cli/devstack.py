@@ -234,5 +234,6 @@ def _show_screen(dev: Dev, terminal: Terminal, consul: EmbeddedConsul, started: 
         request=dev.smoke.as_curl() if dev.smoke is not None else None,
         log=dev.log_file if dev.quiet else None,
         data=dev.data_dir,
+        usual_data=dev.data_dir == default_data_dir(dev.stack.name).absolute(),
     ):
         terminal.say(line)
