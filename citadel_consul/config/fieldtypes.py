@@ -18,7 +18,7 @@ from citadel_consul.config.addresses import check_grpc_target, check_http_url, p
 from citadel_consul.config.suggestions import suggest
 from citadel_consul.config.templating import check_template, is_template
 from citadel_consul.config.yamltree import WrittenFloat, WrittenInt
-from citadel_consul.core import names
+from citadel_consul.core import figures, names
 from citadel_consul.errors import InvalidInput
 
 T = TypeVar("T")
@@ -29,6 +29,8 @@ _TYPE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FIGURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_FIGURE_PATH = re.compile(r"[^.\s]+(\.[^.\s]+){0,15}")
 _TEMPLATE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SIGNALS = tuple(sorted(member.name for member in signal.Signals))
 MAX_META_BYTES = 512  # Consul's limit
@@ -173,6 +175,14 @@ def _meta_value(text: str) -> str:
     return text
 
 
+def _figure_name(text: str) -> str:
+    if text in figures.RESERVED:
+        raise InvalidInput.at("", f"{text!r} is what citadel itself says of a service", "choose another name")
+    return _matching(
+        _FIGURE_NAME, "a valid name of a figure", "lower-case letters, digits and _, like gpu_utilization"
+    )(text)
+
+
 _DURATION_SCHEMA = {"anyOf": [{"type": "string", "pattern": durations.PATTERN}, {"type": "number", "minimum": 0}]}
 _SIZE_SCHEMA = {"anyOf": [{"type": "string", "pattern": sizes.PATTERN}, {"type": "integer", "minimum": 4096}]}
 _NAME_SCHEMA = WithJsonSchema({"type": "string", "pattern": NAME_PATTERN})
@@ -229,6 +239,16 @@ MetaKey = Annotated[
     WithJsonSchema({"type": "string", "pattern": f"^(?!consul-|citadel-|external-source$){_META_KEY.pattern}$"}),
 ]
 MetaValue = Annotated[TemplatedText, AfterValidator(collected(_meta_value))]
+FigureName = Annotated[
+    str,
+    AfterValidator(collected(_figure_name)),
+    WithJsonSchema({"type": "string", "pattern": f"^{_FIGURE_NAME.pattern}$"}),
+]
+FigurePath = Annotated[
+    str,
+    AfterValidator(collected(_matching(_FIGURE_PATH, "a path", "names joined by dots, like gpu.utilization"))),
+    WithJsonSchema({"type": "string", "pattern": f"^{_FIGURE_PATH.pattern}$"}),
+]
 TemplateFile = Annotated[
     str,
     AfterValidator(collected(_matching(_TEMPLATE_FILE, "the name of a template", "a file name without folders"))),

@@ -52,6 +52,7 @@ def _spec(name: str, model: ServiceModel, folder: Path, check_interval_seconds: 
         checks=checks,
         tags=tuple(model.tags),
         meta=dict(model.meta),
+        metrics=dict(model.metrics),
         start_timeout_seconds=model.start_timeout,
         stop_timeout_seconds=model.stop_timeout,
         on_failure=model.on_failure,

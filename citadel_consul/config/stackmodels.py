@@ -168,6 +168,9 @@ class ServiceModel(FileModel):
     meta: dict[types.MetaKey, types.MetaValue] = Field(
         default_factory=dict, max_length=types.MAX_META_KEYS, description="Metadata in Consul's catalog."
     )
+    metrics: dict[types.FigureName, types.FigurePath] = Field(
+        default_factory=dict, description="Figures in the JSON of the health endpoint: name to dotted path."
+    )
     depends_on: Annotated[DependencyList | DependencyMapping, Discriminator(_form)] = Field(
         default_factory=dict, description="A list of services, or a mapping of services to edges."
     )

@@ -176,6 +176,7 @@ class ServiceSpec:
     checks: tuple[Check, ...] = ()
     tags: tuple[str, ...] = ()
     meta: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
     start_timeout_seconds: float | None = None
     stop_timeout_seconds: float | None = None
     on_failure: OnFailure = OnFailure.CONTINUE

@@ -28,6 +28,7 @@ words = st.text(
 )
 periods = st.integers(1000, 10**7).map(lambda milliseconds: milliseconds / 1000)
 positive = st.integers(1, 10**7).map(lambda milliseconds: milliseconds / 1000)
+paths = st.lists(st.text("abZ09_-", min_size=1, max_size=4), min_size=1, max_size=3).map(".".join)
 keys = st.text("ABZ_", min_size=1, max_size=5)
 
 
@@ -82,6 +83,7 @@ def services(draw: st.DrawFn, name: str, port: int) -> ServiceSpec:
         checks=own,
         tags=tuple(draw(st.lists(words, unique=True, max_size=2))),
         meta=draw(st.dictionaries(names, words, max_size=2)),
+        metrics=draw(st.dictionaries(st.text("abc_", min_size=1, max_size=5).map("x{}".format), paths, max_size=2)),
         start_timeout_seconds=draw(st.none() | positive),
         stop_timeout_seconds=draw(st.none() | positive),
         on_failure=draw(st.sampled_from(OnFailure)),
@@ -158,6 +160,7 @@ def _service(spec: ServiceSpec, stack: Stack) -> dict[str, object]:
         checks=[_check(check) for check in spec.checks],
         tags=spec.tags,
         meta=spec.meta,
+        metrics=spec.metrics,
         depends_on=edges,
         start_timeout=_seconds(spec.start_timeout_seconds),
         stop_timeout=_seconds(spec.stop_timeout_seconds),

@@ -193,6 +193,12 @@ FIELDS = [
     api("a key of Consul's", "meta: {consul-x: c}", "meta.consul-x", "belong to Consul", "choose another key"),
     api("a key of citadel's", "meta: {citadel-x: c}", "meta.citadel-x", "for citadel to set", "choose another key"),
     api("a flag as meta", "meta: {beta: true}", "meta.beta", "true is not text", 'quote it: "true"'),
+    api("a bad figure", "metrics: {GPU: a}", "metrics.GPU", "'GPU' is not a valid name of a figure", "use lower-case"),
+    api(
+        "a figure of citadel's", "metrics: {status: a}", "metrics.status", "citadel itself says", "choose another name"
+    ),
+    api("no path", "metrics: {load: a..b}", "metrics.load", "'a..b' is not a path", "names joined by dots"),
+    api("a path as number", "metrics: {load: 5}", "metrics.load", "5 is not text", 'quote it: "5"'),
     api("a template elsewhere", "template: ../x", "template", "'../x' is not the name of a template", "file name"),
     api("an unknown policy", "on_failure: rolback", "on_failure", "is not one of rollback, keep", "mean rollback?"),
     api("no attempts", "recovery: {attempts: 0}", "recovery.attempts", "0 is too small", "use 1 or more"),

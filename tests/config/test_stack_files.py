@@ -70,6 +70,7 @@ services:
         interval: 2
     tags: [primary]
     meta: {team: search, tier: 1}
+    metrics: {gpu_utilization: gpus.0.util}
     depends_on:
       redis: {condition: started, strength: milestone, min_instances: 1, on_recovery: reload}
       migrate:
@@ -136,6 +137,7 @@ def test_every_field_reaches_the_stack() -> None:
         ),
         tags=("primary",),
         meta={"team": "search", "tier": "1"},
+        metrics={"gpu_utilization": "gpus.0.util"},
         start_timeout_seconds=60,
         stop_timeout_seconds=30,
         on_failure=OnFailure.ROLLBACK,
