@@ -33,7 +33,7 @@ _SIZE = 2048  # every record, and less than the smallest page
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
-class UnreadableRecord(Exception):  # noqa: N818 – it never leaves this package
+class UnreadableRecord(Exception):
     """There is a record, and it makes no sense: it is either damaged or of a later version."""
 
 

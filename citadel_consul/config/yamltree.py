@@ -85,7 +85,7 @@ class Mapping(Node):
     entries: dict[str, Entry] = field(default_factory=dict)
 
 
-class _Stop(Exception):  # noqa: N818 - it ends the reading, and never leaves this module
+class _Stop(Exception):
     """What follows cannot be read; the finding says why."""
 
     def __init__(self, finding: Finding) -> None:

@@ -28,7 +28,7 @@ PointId = int | str
 _REWRITE_ABOVE = 1000
 
 
-class CorruptLog(Exception):  # noqa: N818 - names what is found
+class CorruptLog(Exception):
     """A line in the middle of the log does not parse: data was lost outside this program."""
 
 

@@ -6,7 +6,7 @@ A service answers a failure as a problem document (RFC 9457) with the status of 
 from __future__ import annotations
 
 
-class Failure(Exception):  # noqa: N818 - a failure is what it is; 'Error' is what the standard library calls bugs
+class Failure(Exception):
     """A request that cannot be fulfilled; ``status`` is what the caller is answered."""
 
     status = 500

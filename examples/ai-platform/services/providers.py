@@ -29,7 +29,7 @@ _NEARLY_AS_GOOD = 0.6
 _TRUST = 0.85
 
 
-class ProviderFailed(Exception):  # noqa: N818 - names what happened
+class ProviderFailed(Exception):
     """A provider did not answer: another one, or the same one later, may."""
 
 
