@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from citadel_consul import __version__
 from citadel_consul.agent.chronicle import Chronicle, Entry
+from citadel_consul.agent.liveness import Liveness, Place
+from citadel_consul.agent.maintenance import Maintenance
 from citadel_consul.agent.readiness import Prober
 from citadel_consul.agent.registrar import Registrar, Render, mend_for_ever
 from citadel_consul.agent.reporter import Reporter
@@ -24,7 +26,7 @@ from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.lease import Lease, TTLCheck
 from citadel_consul.consul.patience import patiently
 from citadel_consul.consul.watch import Fresh, watch
-from citadel_consul.core.lifecycle import Observed
+from citadel_consul.core.lifecycle import Observed, Phase
 from citadel_consul.core.model import Instance, ServiceSpec
 from citadel_consul.errors import CitadelError, ConsulUnavailable, InvalidInput, LeadershipLost, Refused
 from citadel_consul.store import documents
@@ -42,6 +44,10 @@ _PAST = {
     "adopted": "was found running",
     "stopping": "is being stopped",
     "failed": "could not be started",
+    "failing": "does not pass its checks",
+    "contradicted": "passes its checks, whatever Consul says",
+    "reloaded": "was told to reload",
+    "not-reloaded": "could not be reloaded",
 }
 """How an entry of the history reads as a sentence, where the word alone would not."""
 Expand = Callable[[ServiceSpec], ServiceSpec]
@@ -86,6 +92,7 @@ class NodeAgent:
         self._expanded: dict[str, tuple[ServiceSpec, ServiceSpec]] = {}
         self._runners: dict[str, InstanceRunner] = {}
         self._orders: KVEntry | None = None
+        self._consul_node = ""
         self._wanted: NodeDesired | None = None
         self.ready = asyncio.Event()
 
@@ -107,6 +114,8 @@ class NodeAgent:
                     self._start_runner(group, around, service, reporter.document)
                 group.create_task(self._hold(lease, reporter, lambda: self._begin_anew(group, around, reporter)))
                 group.create_task(self._watch_specs())
+                group.create_task(self._liveness(prober).run())
+                group.create_task(self._maintenance().run())
                 group.create_task(self._mend())
                 await self._watch_orders(group, around, reporter)
 
@@ -114,6 +123,7 @@ class NodeAgent:
 
     async def _lease(self) -> Lease:
         me = await patiently(self._client.agent_self)
+        self._consul_node = me.node
         record = AgentRecord(
             id=f"{self.config.node}-{new_id(self._wall())}",
             node=self.config.node,
@@ -171,6 +181,9 @@ class NodeAgent:
             except* LeadershipLost as lost:
                 log.warning("the lock of this node is lost, taking it again: %s", lost.exceptions[0])
             await self._take_lock(lease)
+            now, node = self._wall(), self.config.node
+            message = f"node agent {node} lost its lock and has it again; what runs there went on"
+            reporter.record(Event(new_id(now), now, "agent-returned", message, f"agent {node}", node=node))
 
     # --- what is known at the start -----------------------------------------------------------------------------
 
@@ -208,6 +221,16 @@ class NodeAgent:
             wall=self._wall,
         )
 
+    def _liveness(self, prober: Prober) -> Liveness:
+        place = Place(self.config.stack, self.config.node, self._consul_node)
+        return Liveness(self._client, place, prober, self._runners, self._spec_of, self._wall)
+
+    def _maintenance(self) -> Maintenance:
+        def phases() -> list[tuple[str, Phase]]:
+            return [(service, runner.observed.phase) for service, runner in self._runners.items()]
+
+        return Maintenance(self._client, self._keys, self.config.node, phases, self._wall)
+
     def _note(self, reporter: Reporter, what: str, instance: Instance, seen: Observed) -> None:
         """Put what happened to an instance into the node's own history and into that of the stack."""
         now = self._wall()
@@ -216,7 +239,8 @@ class NodeAgent:
         self._chronicle.write(
             Entry(now, what, instance.node, instance.service, seen.generation, epoch, seen.pid, seen.detail)
         )
-        message = f"{instance} {_PAST.get(what, what)}" + (f": {seen.detail}" if seen.detail else "")
+        detail = seen.detail or seen.failure
+        message = f"{instance} {_PAST.get(what, what)}" + (f": {detail}" if detail else "")
         reporter.record(
             Event(
                 id=new_id(now),

@@ -28,6 +28,18 @@ from citadel_consul.core.model import Check, CheckKind, ServiceSpec
 PROBED = frozenset({CheckKind.HTTP, CheckKind.TCP, CheckKind.SCRIPT})
 """The kinds of checks that the agent can run itself."""
 
+TOO_MANY_REQUESTS = 429
+WARNING_STATUS = 1
+"""What makes Consul call an http or a script check a warning; any other failure is critical."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check has against a service. One that is not ``critical`` is a warning: HTTP 429, a script's status 1."""
+
+    text: str
+    critical: bool = True
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -71,7 +83,12 @@ class Prober:
                 group.create_task(self._until_passing(check))
 
     async def failure_of(self, check: Check) -> str | None:
-        """None if ``check`` passes now, else what is wrong, by the rules of Consul's own checks."""
+        """None if ``check`` passes now, else what is wrong, a warning included."""
+        found = await self.finding_of(check)
+        return found.text if found is not None else None
+
+    async def finding_of(self, check: Check) -> Finding | None:
+        """None if ``check`` passes now, else what it finds, by the rules of Consul's own checks."""
         probe = self._probes.get(check.kind)
         if probe is None:
             return None
@@ -79,7 +96,7 @@ class Prober:
             async with asyncio.timeout(check.timeout_seconds):
                 return await probe(self, check)
         except TimeoutError:
-            return f"no answer within {check.timeout_seconds:g} s"
+            return Finding(f"no answer within {check.timeout_seconds:g} s")
 
     async def _until_passing(self, check: Check) -> None:
         began = asyncio.get_running_loop().time()
@@ -107,7 +124,7 @@ class Prober:
         except httpx.InvalidURL:
             return None  # the request itself says what is wrong with it
 
-    async def _probe_http(self, check: Check) -> str | None:
+    async def _probe_http(self, check: Check) -> Finding | None:
         headers = [(name, value) for name, values in check.headers.items() for value in values]
         client = self._client(verify=not check.tls_skip_verify)
         try:
@@ -115,30 +132,33 @@ class Prober:
                 check.method, check.target, headers=headers, timeout=check.timeout_seconds, follow_redirects=True
             )
         except httpx.HTTPError as error:
-            return str(error) or type(error).__name__
-        return None if response.is_success else f"HTTP {response.status_code}"
+            return Finding(str(error) or type(error).__name__)
+        if response.is_success:
+            return None
+        return Finding(f"HTTP {response.status_code}", critical=response.status_code != TOO_MANY_REQUESTS)
 
-    async def _probe_tcp(self, check: Check) -> str | None:
+    async def _probe_tcp(self, check: Check) -> Finding | None:
         host, _, port = check.target.rpartition(":")
-        return await connect(host.strip("[]"), int(port))
+        failure = await connect(host.strip("[]"), int(port))
+        return Finding(failure) if failure is not None else None
 
-    async def _probe_script(self, check: Check) -> str | None:
+    async def _probe_script(self, check: Check) -> Finding | None:
         try:
             process = await asyncio.create_subprocess_exec(
                 *check.args, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            return error.strerror or str(error)
+            return Finding(error.strerror or str(error))
         try:
             status = await process.wait()
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-        return None if status == 0 else f"exit status {status}"
+        return None if status == 0 else Finding(f"exit status {status}", critical=status != WARNING_STATUS)
 
-    _probes: dict[CheckKind, Callable[[Prober, Check], Awaitable[str | None]]] = {  # noqa: RUF012
+    _probes: dict[CheckKind, Callable[[Prober, Check], Awaitable[Finding | None]]] = {  # noqa: RUF012
         CheckKind.HTTP: _probe_http,
         CheckKind.TCP: _probe_tcp,
         CheckKind.SCRIPT: _probe_script,

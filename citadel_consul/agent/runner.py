@@ -15,6 +15,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from citadel_consul.agent.adoption import found_gone, found_running
+from citadel_consul.agent.examination import Diagnosis
+from citadel_consul.agent.vitals import unexamined, with_diagnosis
 from citadel_consul.backends.base import Adopted, Backend, Exit, Gone, InstanceExited, Launch, Running
 from citadel_consul.core.lifecycle import Desired, Observed, Phase, check_transition
 from citadel_consul.core.model import Instance, ServiceSpec
@@ -93,6 +96,17 @@ class InstanceRunner:
             self._exit = event.exit
             self._news.set()
 
+    def diagnose(self, diagnosis: Diagnosis) -> None:
+        """Take what an examination concluded; it says nothing of an instance that is not up."""
+        if self.observed.phase not in (Phase.STARTING, Phase.READY):
+            return
+        before, starting = self.observed, self.observed.phase is Phase.STARTING
+        self._say(with_diagnosis(before, replace(diagnosis, lapsed_at=None) if starting else diagnosis))
+        if diagnosis.contradicted_since is not None and before.contradicted_since is None and not starting:
+            self._note("contradicted")
+        elif diagnosis.failing_since is not None and before.failing_since is None:
+            self._note("failing")
+
     # --- the task -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -129,7 +143,11 @@ class InstanceRunner:
 
     async def _follow_order(self) -> None:
         wanted = self._wanted
-        if wanted is None or wanted.generation <= self.observed.generation:
+        if wanted is None:
+            return
+        if wanted.generation <= self.observed.generation:
+            if wanted.run and wanted.reloads > self.observed.reloads:
+                await self._reload(wanted.reloads)
             return
         if not wanted.run:
             await self._stop(wanted)
@@ -166,6 +184,9 @@ class InstanceRunner:
             exit_signal=None,
             starts=self.observed.starts + 1,
             detail="",
+            unwatched=False,
+            reloads=wanted.reloads,
+            reload_error="",
         )
         self._note("started")
         self._watch_readiness(spec)
@@ -207,6 +228,17 @@ class InstanceRunner:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
+
+    async def _reload(self, number: int) -> None:
+        """Carry out an order to reload; what does not run reads its configuration when it starts."""
+        error = ""
+        if self.observed.alive:
+            try:
+                await self._around.backend.reload(self.instance)
+            except CitadelError as refusal:
+                error = str(refusal)
+            self._note("reloaded" if not error else "not-reloaded")
+        self._say(replace(self.observed, reloads=number, reload_error=error))
 
     # --- stopping -----------------------------------------------------------------------------------------------
 
@@ -277,54 +309,33 @@ class InstanceRunner:
         await self._take_adopted(found, spec)
 
     async def _take_adopted(self, found: Adopted, spec: ServiceSpec) -> None:
-        seen = self.observed
         if isinstance(found, Running):
-            generation = max(found.generation, seen.generation if seen.alive else 0)
-            ready = seen.phase is Phase.READY and seen.pid == found.handle.pid
-            phase = Phase.READY if ready else Phase.STARTING
-            since = seen.since if ready else self._around.wall()
-            started = seen.started_at if seen.pid == found.handle.pid else self._around.wall()
-            fresh = replace(seen, generation=generation, phase=phase, since=since, pid=found.handle.pid)
-            self._say(replace(fresh, unit=found.handle.unit, started_at=started, starts=max(seen.starts, 1), detail=""))
+            self._say(found_running(self.observed, found, self._around.wall()))
             self._note("adopted")
-            if ready:
+            if self.observed.phase is Phase.READY:
                 self._around.catalog.adopt(self.instance, spec)
             else:
                 self._watch_readiness(spec)
         elif isinstance(found, Gone):
             await self._take_gone(found, spec)
         else:
-            self._say(replace(seen, detail=found.reason))
+            self._say(replace(self.observed, detail=found.reason))
 
     async def _take_gone(self, found: Gone, spec: ServiceSpec) -> None:
-        seen = self.observed
-        started = max(found.generation or 0, seen.generation if seen.alive else 0)
-        if not seen.alive and started <= seen.generation:
+        was_ready = self.observed.ready_at is not None
+        ended = found_gone(self.observed, found, spec, self._around.wall())
+        if ended is None:
             return
-        ended = found.exit or Exit.unknown("it ended while no node agent was watching")
-        stopped = seen.phase is Phase.STOPPING
-        phase = Phase.STOPPED if stopped else Phase.COMPLETED if ended.succeeded and spec.oneshot else Phase.EXITED
-        self._say(
-            Observed(
-                generation=max(started, seen.generation),
-                phase=phase,
-                since=self._around.wall(),
-                started_at=seen.started_at,
-                exit_code=ended.code,
-                exit_signal=ended.signal,
-                starts=max(seen.starts, 1),
-                detail=ended.detail,
-            )
-        )
-        self._note(str(phase))
-        if phase is Phase.EXITED and seen.ready_at is not None:
+        self._say(ended)
+        self._note(str(ended.phase))
+        if ended.phase is Phase.EXITED and was_ready:
             await self._quietly(self._around.catalog.mark_down(spec, self.instance))
 
     # --- saying -------------------------------------------------------------------------------------------------
 
     def _become(self, phase: Phase, **changes: object) -> None:
         check_transition(self.observed.phase, phase)
-        self._say(replace(self.observed, phase=phase, since=self._around.wall(), **changes))  # type: ignore[arg-type]
+        self._say(replace(unexamined(self.observed), phase=phase, since=self._around.wall(), **changes))  # type: ignore[arg-type]
 
     def _fail(self, wanted: Desired, detail: str) -> None:
         self._become(Phase.FAILED, generation=wanted.generation, pid=None, unit=None, detail=detail)

@@ -16,6 +16,9 @@ WARNING: Final = "warning"
 CRITICAL: Final = "critical"
 STATES: Final = ("any", PASSING, WARNING, CRITICAL)
 
+MAINTENANCE_PREFIX: Final = "_service_maintenance:"
+"""How Consul names the check that stands for the maintenance mode of a service."""
+
 
 @dataclass(frozen=True, slots=True)
 class CheckState:
@@ -30,6 +33,12 @@ class CheckState:
     service_name: str
     tags: tuple[str, ...]
     modify_index: int
+    notes: str = ""
+
+    @property
+    def is_maintenance(self) -> bool:
+        """Whether it is the mark of the maintenance mode of a service."""
+        return self.check_id.startswith(MAINTENANCE_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,12 @@ class Catalog(Endpoint):
             # Consul answers an unknown state with an empty list.
             raise ValueError(f"no state of a check: {state!r}")
         return await self._read(_each(check_state), f"/v1/health/state/{state}", blocking(index, wait_seconds))
+
+    async def health_node(
+        self, node: str, index: int | None = None, wait_seconds: float | None = None
+    ) -> Indexed[tuple[CheckState, ...]]:
+        """Every check of a node and of the services on it."""
+        return await self._read(_each(check_state), f"/v1/health/node/{node}", blocking(index, wait_seconds))
 
     async def health_service(
         self,
@@ -156,6 +171,7 @@ def check_state(item: Mapping[str, Any]) -> CheckState:
         service_name=item["ServiceName"],
         tags=tuple(item.get("ServiceTags") or ()),
         modify_index=item.get("ModifyIndex", 0),
+        notes=item.get("Notes") or "",
     )
 
 

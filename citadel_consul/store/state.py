@@ -22,6 +22,7 @@ from citadel_consul.core.snapshot import CheckStatus, Defaults, Fault, Hold, Sna
 from citadel_consul.store import documents
 from citadel_consul.store.cache import PrefixCache
 from citadel_consul.store.documents import AgentRecord, LeaderRecord, NodeDesired, NodeObserved, UndecodableError
+from citadel_consul.store.holds import decode_hold
 from citadel_consul.store.keys import Keys
 
 _WORST = (CheckStatus.PASSING, CheckStatus.WARNING, CheckStatus.CRITICAL, CheckStatus.MAINTENANCE)
@@ -42,7 +43,7 @@ class StackState:
         self.defaults = defaults
         self.specs: PrefixCache[ServiceSpec] = PrefixCache(self._decode_spec)
         self.edges: PrefixCache[Edge] = PrefixCache(self._decode_edge)
-        self.holds: PrefixCache[Hold] = PrefixCache(self._decode_hold)
+        self.holds: PrefixCache[Hold] = PrefixCache(lambda e: decode_hold(self.keys, e))
         self.agents: PrefixCache[AgentRecord] = PrefixCache(lambda e: documents.AGENT.decode(e.value))
         self.desired: PrefixCache[NodeDesired] = PrefixCache(lambda e: documents.DESIRED.decode(e.value))
         self.observed: PrefixCache[NodeObserved] = PrefixCache(lambda e: documents.OBSERVED.decode(e.value))
@@ -58,9 +59,7 @@ class StackState:
 
     # --- feeding ------------------------------------------------------------------------------------------------
 
-    def merge(
-        self, prefix: str, index: int, entries: Iterable[KVEntry], *, restarted: bool = False
-    ) -> frozenset[str]:
+    def merge(self, prefix: str, index: int, entries: Iterable[KVEntry], *, restarted: bool = False) -> frozenset[str]:
         """Take in a listing of one of the prefixes; returns the keys that changed.
 
         ``restarted`` says that it holds whatever is known (see :meth:`PrefixCache.merge`).
@@ -84,7 +83,7 @@ class StackState:
             instance = instance_of(self.keys.stack, check.service_id)
             if instance is None:
                 continue
-            own = CheckStatus.MAINTENANCE if check.check_id.startswith("_service_maintenance") else CheckStatus(status)
+            own = CheckStatus.MAINTENANCE if check.is_maintenance else CheckStatus(status)
             if _RANK[own] > _RANK[found.get(instance, CheckStatus.PASSING)]:
                 found[instance] = own
         changed = found != self._not_passing.get(status, {}) or tuple(of_nodes) != self._node_checks.get(status, ())
@@ -215,10 +214,6 @@ class StackState:
         if len(parts) != 2 or not all(parts):
             raise UndecodableError("is not of the form edges/<service>/<dependency>")
         return documents.EDGE.decode(entry.value or b"{}", service=parts[0], dependency=parts[1])
-
-    def _decode_hold(self, entry: KVEntry) -> Hold:
-        scope, _, name = entry.key.removeprefix(self.keys.holds).partition("/")
-        return documents.HOLD.decode(entry.value or b"{}", scope=scope, name=name)
 
     def _decode_incident(self, entry: KVEntry) -> Incident:
         return documents.INCIDENT.decode(entry.value, service=entry.key.removeprefix(self.keys.incidents))

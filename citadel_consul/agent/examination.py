@@ -1,0 +1,59 @@
+"""What a node agent concludes about one of its instances from checks that it runs itself.
+
+Consul's word alone restarts nothing: somebody who sits next to the service has to come to the same conclusion. A single
+failed probe is none. What fails for longer than one interval of its check, probe after probe, does fail; the last of
+these probes has to *begin* after that interval, so that a service which is slow for as long as one interval is let off
+even if the answer to an early probe comes late. One probe that passes clears it at once, and says that Consul is wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from citadel_consul.agent.readiness import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What is to be said of an instance; see :class:`~citadel_consul.core.lifecycle.Observed`. Times: unix seconds.
+
+    ``lapsed_at`` is set when it was found failing for the first time, whether that turns out to last or not.
+    """
+
+    failing_since: float | None = None
+    degraded_since: float | None = None
+    contradicted_since: float | None = None
+    failure: str = ""
+    lapsed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Phase:
+    """What all probes since a moment agree on. ``at`` is unix seconds, ``clock`` the same on the monotonic clock."""
+
+    kind: str
+    at: float
+    clock: float
+
+
+class Examination:
+    """One instance, examined from the moment at which Consul stopped calling it passing."""
+
+    def __init__(self) -> None:
+        self._phase: _Phase | None = None
+
+    def take(self, finding: Finding | None, patience_seconds: float, *, at: float, clock: float) -> Diagnosis:
+        """Take in what a probe that began at ``at`` found, by a check with an interval of ``patience_seconds``."""
+        kind = "passing" if finding is None else "critical" if finding.critical else "warning"
+        before = self._phase
+        phase = before if before is not None and before.kind == kind else _Phase(kind, at, clock)
+        self._phase = phase
+        if finding is None:
+            return Diagnosis(contradicted_since=phase.at)
+        lasting = clock - phase.clock > patience_seconds
+        return Diagnosis(
+            failing_since=phase.at if lasting and finding.critical else None,
+            degraded_since=phase.at if lasting and not finding.critical else None,
+            failure=finding.text if lasting else "",
+            lapsed_at=phase.at if phase is not before and finding.critical else None,
+        )
