@@ -10,7 +10,7 @@ last report behind, and a check says nothing of a service that was never registe
 ``unhealthy``         it should serve and does not: its checks are critical, or it ended unasked
 ``starting``          its start was ordered and it is not ready yet
 ``stopped``           it is not wanted to run, and does not serve (it may still be on its way down)
-``failed``            it could not be started
+``failed``            it could not be started, or citadel has given up on it
 ``unknown``           nobody can tell: no node agent answers for it
 ``held``              it does not serve, and citadel keeps its hands off: a hold, or Consul's maintenance mode
 ====================  ================================================================================================
@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
+from citadel_consul.core.incident import IncidentState
 from citadel_consul.core.lifecycle import Observed, Phase
 from citadel_consul.core.model import Instance
 from citadel_consul.core.snapshot import CheckStatus, Hold, Snapshot
@@ -78,6 +79,9 @@ def instance_status(snapshot: Snapshot, instance: Instance, now: float) -> Statu
     status = _unheld_status(snapshot, instance, now)
     if status in (Status.UNHEALTHY, Status.FAILED, Status.UNKNOWN) and hold_on(snapshot, instance, now) is not None:
         return Status.HELD
+    incident = snapshot.incidents.get(instance.service)
+    if status is Status.UNHEALTHY and incident is not None and incident.state is IncidentState.GAVE_UP:
+        return Status.FAILED
     return status
 
 
