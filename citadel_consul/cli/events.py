@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,7 +12,9 @@ from citadel_consul.cli.completing import complete_service
 from citadel_consul.cli.invocation import Invocation, command_options, run
 from citadel_consul.cli.printing import print_answer
 from citadel_consul.cli.watching import print_document
-from citadel_consul.store.documents import Event
+
+if TYPE_CHECKING:
+    from citadel_consul.store.documents import Event
 
 
 @click.command(epilog="Example: citadel events -f api-gateway")

@@ -178,14 +178,13 @@ def _at_rest(case: Case, status: Status) -> tuple[str, str, str]:
         if status is Status.STARTING:
             return f"it was told to start and is not ready yet ({what})", "", f"citadel logs {service}"
         return what, "", f"citadel logs {service}; citadel recover {service}"
-    if any((d := snapshot.desired.get(i)) is not None and d.wanted for i in unwell):
-        return "it is wanted, but its last start did not come about", "", f"citadel up {service}"
-    return _not_wanted(case)
+    why = _history(case) or "nobody has asked for it"
+    wanted = any((d := snapshot.desired.get(i)) is not None and d.wanted for i in unwell)
+    return why, "as soon as what it needs is back: it is still wanted" if wanted else "", f"citadel up {service}"
 
 
-def _not_wanted(case: Case) -> tuple[str, str, str]:
-    """Nobody wants it now: because nobody ever asked, or because of how the last operation on it ended."""
-    do = f"citadel up {case.service}"
+def _history(case: Case) -> str | None:
+    """How the last operation on it ended, if that is why it does not run."""
     for operation in reversed(case.ended):
         steps = [s for s in operation.steps if s.service == case.service and s.action is not StepAction.NOTIFY]
         if not steps:
@@ -193,11 +192,11 @@ def _not_wanted(case: Case) -> tuple[str, str, str]:
         last = next((s for s in steps if s.state in (StepState.FAILED, StepState.SKIPPED)), steps[-1])
         what = f"{operation.kind} {operation.id}"
         if last.action is StepAction.STOP and last.state is StepState.SUCCEEDED:
-            return f"{what} stopped it ({operation.requested_by or 'somebody'} asked for it)", "", do
+            return f"{what} stopped it ({operation.requested_by or 'somebody'} asked for it)"
         if last.action is StepAction.START and last.state is not StepState.SUCCEEDED:
             verb = "skipped its start" if last.state is StepState.SKIPPED else "could not start it"
-            return f"{what} {verb}: {last.detail or operation.detail}", "", do
-    return "nobody has asked for it", "", do
+            return f"{what} {verb}: {last.detail or operation.detail}"
+    return None
 
 
 # --- parts ------------------------------------------------------------------------------------------------------

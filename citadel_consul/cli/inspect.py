@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from citadel_consul.cli.screen import Line
 
 REFRESH_SECONDS = 1.0
+LOOK_SECONDS = 3.0
+"""How long one look may take while somebody watches: a screen that stands still without a word is a lie."""
 
 
 @click.command(epilog="Example: citadel status --watch")
@@ -87,9 +89,11 @@ async def _watch(
     with canvas_for(invocation.output) as canvas:
         while True:
             try:
-                seen: Look = await take_look()
-            except ConsulUnavailable as error:
-                warning = f"Consul does not answer; what stands below is {time.time() - last_at:.0f} s old ({error})"
+                async with asyncio.timeout(LOOK_SECONDS):
+                    seen: Look = await take_look()
+            except (ConsulUnavailable, TimeoutError) as error:
+                why = f" ({error})" if str(error) else ""
+                warning = f"Consul does not answer; what stands below is {time.time() - last_at:.0f} s old{why}"
                 canvas.show([Line((Piece("✘ ", fg="red"),), warning), *last], None)
             else:
                 last, last_at = lines(seen), seen.at

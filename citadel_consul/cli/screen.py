@@ -40,15 +40,19 @@ class Line:
 
     def fold(self, width: int | None) -> list[str]:
         """The line as it is printed; None is as wide as it takes."""
-        pieces = self.pieces
-        if not self.text and pieces:
-            pieces = (*pieces[:-1], replace(pieces[-1], text=pieces[-1].text.rstrip()))
+        pieces = self.pieces if self.text else _without_end_blanks(self.pieces)
         lead = "".join(piece.draw() for piece in pieces)
         indent = sum(len(piece.text) for piece in self.pieces)
         room = None if width is None else max(MIN_WIDTH // 2, width - indent)
         parts = [self.text] if room is None else textwrap.wrap(self.text, room) or [""]
         shown = [Piece(part, dim=self.dim).draw() if part else "" for part in parts]
         return [lead + shown[0], *(" " * indent + part for part in shown[1:])]
+
+
+def _without_end_blanks(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    while pieces and not pieces[-1].text.strip():
+        pieces = pieces[:-1]
+    return (*pieces[:-1], replace(pieces[-1], text=pieces[-1].text.rstrip())) if pieces else ()
 
 
 BLANK = Line()
