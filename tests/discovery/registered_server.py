@@ -16,7 +16,7 @@ from citadel_consul.consul.address import parse_address
 from citadel_consul.discovery import Registration
 
 MOMENT_SECONDS = 0.005
-DRAIN_SECONDS = 0.3
+DRAIN_SECONDS = 0.5
 
 
 def registration(consul: str, service: str, port: int) -> Registration:
