@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from citadel_consul.cli.spans import span
 from citadel_consul.core.health import WRONG, Status, hold_on, instance_status, service_statuses
+from citadel_consul.core.incident import Incident, IncidentState
 from citadel_consul.core.lifecycle import Observed, Phase
 from citadel_consul.core.model import Instance
 from citadel_consul.core.snapshot import CheckStatus, Snapshot
@@ -19,7 +21,7 @@ class Ailment:
     """A service that somebody should look at. ``reasons`` has one text for each instance that is not well.
 
     ``suffers_from`` names what it hard-depends on that does not hold either: to be mended first. ``endangers`` names
-    the services, over any distance, that need this one to run.
+    the services, over any distance, that need this one to run. ``treatment`` says what citadel does about it.
     """
 
     service: str
@@ -28,6 +30,7 @@ class Ailment:
     reasons: tuple[str, ...]
     suffers_from: tuple[str, ...]
     endangers: tuple[str, ...]
+    treatment: str
 
 
 def ailments(snapshot: Snapshot, outputs: Outputs, now: float) -> tuple[Ailment, ...]:
@@ -36,6 +39,26 @@ def ailments(snapshot: Snapshot, outputs: Outputs, now: float) -> tuple[Ailment,
     ill = {service: status for service, status in statuses.items() if status in WRONG}
     found = [_ailment(snapshot, service, ill, outputs, now) for service in ill]
     return tuple(sorted(found, key=lambda a: (bool(a.suffers_from), not a.critical, a.status is Status.DEGRADED)))
+
+
+def treatment_of(snapshot: Snapshot, service: str, now: float) -> str:
+    """What citadel does, or has stopped doing, about a service that fails; empty if it does not see a failure."""
+    incident = snapshot.incidents.get(service)
+    if incident is None or incident.over:
+        return ""
+    if incident.state is IncidentState.GAVE_UP:
+        return f"given up after {_attempts(incident)}: mend it, then citadel recover {service}"
+    if incident.state is IncidentState.QUARANTINED:
+        return f"quarantined, since it comes and goes too often: mend it, then citadel recover {service}"
+    if incident.next_attempt_at is not None and incident.next_attempt_at > now:
+        return f"{_attempts(incident)} so far, the next in {span(incident.next_attempt_at - now)}"
+    if incident.state is IncidentState.RECOVERING:
+        return f"being recovered: {_attempts(incident)}"
+    return f"nothing is done about it now: {incident.waits_for}" if incident.waits_for else "a recovery is due"
+
+
+def _attempts(incident: Incident) -> str:
+    return "1 attempt" if incident.attempts == 1 else f"{incident.attempts} attempts"
 
 
 def reason_of(snapshot: Snapshot, instance: Instance, now: float, outputs: Outputs) -> str:
@@ -74,6 +97,7 @@ def _ailment(
             if edge.needed_to_run and edge.dependency in ill and not snapshot.edge_met(edge)
         ),
         endangers=tuple(reversed(graph.in_start_order(s for s in graph.services if s in above))),
+        treatment=treatment_of(snapshot, service, now),
     )
 
 

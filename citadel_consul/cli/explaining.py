@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from citadel_consul.cli.ailments import Outputs, reason_of
+from citadel_consul.cli.ailments import Outputs, reason_of, treatment_of
 from citadel_consul.cli.spans import span
 from citadel_consul.core.answers.dependencies import start_seconds
 from citadel_consul.core.health import SERVING, Status, hold_on, instance_status, service_status
@@ -177,7 +177,7 @@ def _at_rest(case: Case, status: Status) -> tuple[str, str, str]:
         what = "; ".join(reasons) or f"it is {status}"
         if status is Status.STARTING:
             return f"it was told to start and is not ready yet ({what})", "", f"citadel logs {service}"
-        return what, "", f"citadel logs {service}; citadel recover {service}"
+        return what, treatment_of(snapshot, service, case.now), f"citadel logs {service}; citadel recover {service}"
     why = _history(case) or "nobody has asked for it"
     wanted = any((d := snapshot.desired.get(i)) is not None and d.wanted for i in unwell)
     return why, "as soon as what it needs is back: it is still wanted" if wanted else "", f"citadel up {service}"

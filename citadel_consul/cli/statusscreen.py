@@ -62,9 +62,15 @@ def _wrong(look: Look, problems: Sequence[StackProblem], found: Sequence[Ailment
     """Without a leader nothing else can be mended, so that comes first; then causes, then what suffers from them."""
     if not problems and not found:
         return [Line((Piece("nothing is wrong", fg="green"),))] if look.snapshot.specs else []
-    leaderless = [_problem(p) for p in problems if p.kind == "leader"]
-    others = [_problem(p) for p in problems if p.kind != "leader"]
-    return [heading("WRONG", "red"), *_flat(leaderless), *_sick(found), *_flat(others)]
+    told = {ailment.service for ailment in found}  # what is done about a service stands with the service
+    others = [p for p in problems if not _is_urgent(p) and not (p.kind == "recovery" and p.place in told)]
+    urgent = [_problem(p) for p in problems if _is_urgent(p)]
+    return [heading("WRONG", "red"), *_flat(urgent), *_sick(found), *_flat([_problem(p) for p in others])]
+
+
+def _is_urgent(problem: StackProblem) -> bool:
+    """Whether it keeps everything else from being mended."""
+    return problem.kind == "leader" or (problem.kind == "recovery" and problem.place == "stack")
 
 
 def _flat(groups: Sequence[list[Line]]) -> list[Line]:
@@ -93,6 +99,8 @@ def _said_of(ailment: Ailment) -> list[str]:
     texts = [*ailment.reasons[:MOST_NAMES]]
     if len(ailment.reasons) > MOST_NAMES:
         texts.append(f"and {len(ailment.reasons) - MOST_NAMES} more instances")
+    if ailment.treatment:
+        texts.append(ailment.treatment)
     if ailment.suffers_from:
         texts.append(f"needs {_names(ailment.suffers_from)}: mend that first")
     elif ailment.endangers:
@@ -106,11 +114,10 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _problem(problem: StackProblem) -> list[Line]:
-    mark = Piece("  ✘ " if problem.kind == "leader" else "  ! ", fg="red" if problem.kind == "leader" else "yellow")
-    if problem.kind == "leader":
-        return [Line((mark,), problem.message)]
-    kinds = {"edge": "edge", "key": "key", "agent": "node"}
-    lead = (mark, Piece(f"{kinds.get(problem.kind, problem.kind)} {problem.place}  ", bold=True))
+    if _is_urgent(problem):
+        return [Line((Piece("  ✘ ", fg="red"),), problem.message)]
+    kind = {"agent": "node", "recovery": "service"}.get(problem.kind, problem.kind)
+    lead = (Piece("  ! ", fg="yellow"), Piece(f"{kind} {problem.place}  ", bold=True))
     lines = [Line(lead, f"is not in force: {problem.message}" if problem.kind == "edge" else problem.message)]
     remedy = _remedy(problem)
     return [*lines, Line((Piece("    "),), remedy, dim=True)] if remedy else lines

@@ -198,7 +198,7 @@ def test_the_status_as_json_is_that_of_the_api_and_more(cli: CommandLine, runnin
 
 def test_a_service_that_dies_is_what_is_wrong(cli: CommandLine, running: World) -> None:
     cli.ok("up")
-    cli.put("holds/stack/all", {"v": 1, "by": "test"})
+    cli.put("holds/service/base", {"v": 1, "by": "test"})
     os.kill(running.lives("base")[-1], signal.SIGKILL)
     running.until(lambda: "SIGKILL" in cli.ok("status").out, what="its end to be seen")
     text = cli.ok("status").out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import click
 import pytest
@@ -15,6 +16,7 @@ from citadel_consul.cli.looking import Look
 from citadel_consul.cli.screen import Line, Piece, columns, draw
 from citadel_consul.cli.spans import clock, span
 from citadel_consul.cli.statusscreen import MOST_SERVICES, status_lines
+from citadel_consul.core.incident import Incident, IncidentState
 from citadel_consul.core.lifecycle import Phase
 from citadel_consul.core.model import Edge, Instance, Strength
 from citadel_consul.core.operation import Kind, Operation, OperationState, Step, StepAction, StepState
@@ -163,6 +165,27 @@ def test_each_ailing_instance_is_named_if_there_are_several() -> None:
     snapshot = moment({"a": READY}, nodes={"a": ("n1", "n2", "n3")}, agents=frozenset({"n1", "n2"}))
     (found,) = ailments(snapshot, {}, NOW)
     assert found.reasons == ("on n3: no node agent runs on n3",)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"state": "recovering", "attempts": 1}, "being recovered: 1 attempt"),
+        ({"state": "recovering", "attempts": 2, "next_attempt_at": NOW + 30.0}, "2 attempts so far, the next in 30 s"),
+        ({"state": "open", "waits_for": "a hold by carol"}, "nothing is done about it now: a hold by carol"),
+        ({"state": "open"}, "a recovery is due"),
+        ({"state": "gave_up", "attempts": 3}, "given up after 3 attempts: mend it, then citadel recover a"),
+        ({"state": "quarantined"}, "quarantined, since it comes and goes too often: mend it, then citadel recover a"),
+        ({"state": "closed"}, ""),
+    ],
+)
+def test_what_is_done_about_a_service_stands_with_the_service(fields: dict[str, Any], text: str) -> None:
+    state = IncidentState(fields.pop("state"))
+    incident = Incident("i1", "a", state, opened_at=NOW - 60.0, cause="process_exit", **fields)
+    snapshot = replace(moment({"a": EXITED}), incidents={"a": incident})
+    (found,) = ailments(snapshot, {}, NOW)
+    assert found.treatment == text
+    assert text in screen(look_at(snapshot))
 
 
 def test_the_screen_of_a_stack_that_is_well() -> None:
