@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from citadel_consul.core.healing.observers import observer_faults
 from citadel_consul.core.health import hold_on
+from citadel_consul.core.incident import LEFT_ALONE, STACK, Incident, IncidentState
 from citadel_consul.core.model import Instance
 from citadel_consul.core.snapshot import Snapshot
 
@@ -12,7 +14,8 @@ from citadel_consul.core.snapshot import Snapshot
 @dataclass(frozen=True, slots=True)
 class StackProblem:
     """One thing that an operator should know. ``kind`` is ``key`` (cannot be used as it stands), ``edge`` (not in
-    force), ``agent`` (missing) or ``leader`` (missing); ``place`` is the key, the edge or the node."""
+    force), ``agent`` (missing), ``leader`` (missing), ``recovery`` (frozen, given up or in quarantine) or ``observer``
+    (says what is not so); ``place`` is the key, the edge, the node, the service or the instance."""
 
     kind: str
     place: str
@@ -20,7 +23,8 @@ class StackProblem:
 
 
 def stack_problems(snapshot: Snapshot, *, led: bool) -> tuple[StackProblem, ...]:
-    """All that is wrong: unusable keys, edges that are not in force, nodes without an agent, no leader."""
+    """All that is wrong: unusable keys, edges that are not in force, nodes without an agent, no leader, recovery that
+    needs a person, and observers that say what is not so."""
     found = (
         [] if led else [StackProblem("leader", snapshot.stack, "no orchestrator leads: nothing is started or stopped")]
     )
@@ -32,7 +36,29 @@ def stack_problems(snapshot: Snapshot, *, led: bool) -> tuple[StackProblem, ...]
         StackProblem("agent", node, "no node agent runs on it: its services cannot be started, stopped or seen")
         for node in missing_agents(snapshot)
     ]
+    found += [_unrecovered(incident) for incident in snapshot.incidents.values() if _needs_a_person(incident)]
+    found += [StackProblem("observer", f.place, f.message) for f in observer_faults(snapshot) if f.certain]
     return tuple(found)
+
+
+def _needs_a_person(incident: Incident) -> bool:
+    return not incident.over and (incident.service == STACK or incident.state in LEFT_ALONE)
+
+
+def _unrecovered(incident: Incident) -> StackProblem:
+    """Why nothing is recovered, and how to go on."""
+    name = incident.service
+    if name == STACK:
+        message = (
+            f"recovery is frozen: {incident.detail} ({', '.join(incident.affected)}). Nothing is restarted "
+            "automatically until few enough of them fail. Look for a common cause, or go on: citadel recover all"
+        )
+        return StackProblem("recovery", "stack", message)
+    if incident.state is IncidentState.QUARANTINED:
+        message = f"flaps, so it is left alone until it is quiet; to end that sooner: citadel recover {name}"
+    else:
+        message = f"has failed for good after {incident.attempts} attempts ({incident.detail}): citadel recover {name}"
+    return StackProblem("recovery", name, message)
 
 
 def missing_agents(snapshot: Snapshot) -> tuple[str, ...]:

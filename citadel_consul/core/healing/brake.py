@@ -31,13 +31,13 @@ def brakes(ward: Ward) -> bool:
     incident = ward.incident(STACK)
     if incident is not None:
         return not _comes_off(ward, incident)
-    failing = _unexplained(ward)
-    recent = [service for service in failing if _is_recent(ward, service)]
-    if _is_too_much(ward, len(recent)):
-        _put_on(ward, tuple(recent))
+    recent = [service for service in _unexplained(ward) if _is_recent(ward, service)]
+    certain = [service for service in recent if _is_settled(ward, service)]
+    if _is_too_much(ward, len(certain)):
+        _put_on(ward, tuple(certain))
         return True
     suspects = {s for s in ward.survey.suspects if not ward.causes.is_explained(s) and s not in ward.busy}
-    return bool(recent) and _is_too_much(ward, len(suspects | set(recent)))
+    return bool(certain) and _is_too_much(ward, len(suspects | set(recent)))
 
 
 def _unexplained(ward: Ward) -> list[str]:
@@ -46,19 +46,30 @@ def _unexplained(ward: Ward) -> list[str]:
 
 def _counts(ward: Ward, service: str) -> bool:
     incident = ward.incident(service)
-    if ward.causes.is_explained(service) or (incident is not None and incident.state in LEFT_ALONE):
+    if ward.causes.is_explained(service) or ward.owner_of(service) is not None:
+        return False
+    if incident is not None and incident.state in LEFT_ALONE:
         return False
     failures = ward.free(ward.survey.failures[service])
     return any(not failure.unwatched for failure in failures)
 
 
 def _is_recent(ward: Ward, service: str) -> bool:
-    """Whether it began to fail within the window, and after the brake last came off."""
+    """Whether its failure is news, or was within the window; what failed when the brake last came off is neither."""
     incident, last = ward.incident(service), ward.last_incident(STACK)
-    began = min(failure.since for failure in ward.survey.failures[service])
-    began = began if incident is None else min(began, incident.opened_at)
     released = last.closed_at if last is not None and last.closed_at is not None else float("-inf")
-    return began > ward.turn.now - WINDOW_SECONDS and began > released
+    if incident is None:
+        return min(failure.since for failure in ward.survey.failures[service]) > released
+    began = min(incident.failures, default=incident.opened_at)
+    return began > released and incident.opened_at > ward.turn.now - WINDOW_SECONDS
+
+
+def _is_settled(ward: Ward, service: str) -> bool:
+    """Whether it is certain that nothing below it is the cause; if not, look again when it is."""
+    settled_at = max(ward.settled_at(failure) for failure in ward.survey.failures[service])
+    if ward.turn.now < settled_at:
+        ward.turn.wake(settled_at)
+    return ward.turn.now >= settled_at
 
 
 def _is_too_much(ward: Ward, count: int) -> bool:
@@ -86,12 +97,12 @@ def _put_on(ward: Ward, services: tuple[str, ...]) -> None:
 
 
 def _comes_off(ward: Ward, incident: Incident) -> bool:
-    failing = _unexplained(ward)
+    failing = len(_unexplained(ward)) + sum(service in ward.busy for service in incident.affected)
     by = _released_by(ward, incident)
     if by is not None:
         outcome = f"{by} went on"
-    elif len(failing) <= OFF_SHARE * len(ward.wanted):
-        outcome = f"{len(failing)} of {len(ward.wanted)} services fail now"
+    elif failing <= OFF_SHARE * len(ward.wanted):
+        outcome = f"{failing} of {len(ward.wanted)} services fail now"
     else:
         return False
     ward.put(replace(incident, state=IncidentState.CLOSED, closed_at=ward.turn.now, outcome=outcome))

@@ -82,10 +82,12 @@ def survey(snapshot: Snapshot, now: float) -> Survey:
             if desired.wanted and _is_placed(snapshot, instance):
                 found.idle.setdefault(instance.service, []).append(instance)
             continue
-        if observed is None or observed.generation < desired.generation:
+        if observed is None:
             continue
         if observed.lapses:
             found.lapses.setdefault(instance.service, []).extend(observed.lapses)
+        if observed.generation < desired.generation:
+            continue
         if observed.phase is Phase.READY and instance not in checks:
             continue
         if instance.node in snapshot.agents and _is_placed(snapshot, instance):

@@ -34,12 +34,12 @@ def heal(turn: Turn, taken: Iterable[tuple[str, frozenset[str]]]) -> None:
     frozen = brakes(ward)
     if not frozen:
         quarantine(ward)
-        for service in ward.order:
-            treat(ward, service)
     for incident in list(ward.incidents()):
         if incident.service not in ward.order:
             follow_up(ward, incident)
     if not frozen:
+        for service in ward.order:
+            treat(ward, service)
         _begin_due(ward)
         _revive(ward)
     ward.write_changes()

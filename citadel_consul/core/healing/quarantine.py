@@ -16,7 +16,7 @@ def quarantine(ward: Ward) -> None:
     """Look at every service that has lapsed lately."""
     lapsed = {**dict.fromkeys(ward.survey.lapses), **_quarantined(ward)}
     for service in lapsed:
-        if service not in ward.turn.snapshot.specs:
+        if service not in ward.turn.snapshot.specs or service in ward.busy:
             continue
         incident = ward.incident(service)
         if incident is not None and incident.state is IncidentState.QUARANTINED:
@@ -30,7 +30,7 @@ def _quarantined(ward: Ward) -> dict[str, None]:
 
 
 def _deserves_it(ward: Ward, service: str, incident: Incident | None) -> bool:
-    if service in ward.busy or (incident is not None and incident.state is IncidentState.GAVE_UP):
+    if incident is not None and incident.state is IncidentState.GAVE_UP:
         return False
     defaults = ward.turn.snapshot.defaults
     lapses = _counted(ward, service)
@@ -46,6 +46,7 @@ def _counted(ward: Ward, service: str) -> list[float]:
     incident = ward.last_incident(service)
     marks = () if incident is None else (incident.last_attempt_at, incident.forgiven_at)
     begin = max((mark for mark in marks if mark is not None), default=float("-inf"))
+    begin = ward.repaired_at(service, begin) or begin
     return sorted(at for at in ward.survey.lapses.get(service, ()) if at > begin)
 
 

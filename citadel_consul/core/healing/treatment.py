@@ -19,8 +19,6 @@ from citadel_consul.core.incident import LEFT_ALONE, Incident, IncidentState, id
 
 CALM_SECONDS = 10.0
 """How long a service has to be healthy until its incident is over."""
-EXIT_SETTLE_SECONDS = 0.2
-"""How long a process that ended by itself is given for the end of what it needed to be reported too."""
 KEPT = 20
 """How many failures and operations an incident remembers."""
 
@@ -38,7 +36,7 @@ def treat(ward: Ward, service: str) -> None:
         _wait(ward, ward.incident(service), "a hold stands on it")
         return
     incident = ward.incident(service)
-    settled_at = max(_settled_at(ward, failure) for failure in free)
+    settled_at = max(ward.settled_at(failure) for failure in free)
     if incident is None and ward.turn.now < settled_at:
         ward.turn.wake(settled_at)
         return
@@ -257,20 +255,6 @@ def _worst(failures: list[Failure]) -> list[Failure]:
     """What is merely degraded is left for later while anything is worse."""
     worse = [failure for failure in failures if failure.cause is not Cause.DEGRADED]
     return worse or failures
-
-
-def _settled_at(ward: Ward, failure: Failure) -> float:
-    """When it is certain that nothing below is the cause: until then its failure may just not have been seen yet."""
-    below = ward.causes.below(failure.instance.service) & ward.wanted
-    if not below:
-        return failure.since
-    if failure.dead:
-        return failure.since + (EXIT_SETTLE_SECONDS if failure.by_itself else 0.0)
-    specs = ward.turn.snapshot.specs
-    return failure.since + max(
-        (check.interval_seconds + check.timeout_seconds for service in below for check in specs[service].checks),
-        default=0.0,
-    )
 
 
 def _told(failures: Iterable[Failure]) -> str:

@@ -13,6 +13,8 @@ from citadel_consul.core.model import Instance
 from citadel_consul.core.operation import Kind, Operation, OperationState
 from citadel_consul.core.turn import Turn
 
+EXIT_SETTLE_SECONDS = 0.2
+"""How long a process that ended by itself is given for the end of what it needed to be reported too."""
 REPAIRS = frozenset({Kind.STARTUP, Kind.RESTART, Kind.RECOVER})
 
 
@@ -84,6 +86,19 @@ class Ward:
         """The incident of something below ``service`` that names it as affected, and is not over."""
         below = self.causes.below(service)
         return next((i for i in self.incidents() if i.service in below and service in i.affected), None)
+
+    def settled_at(self, failure: Failure) -> float:
+        """When it is certain that nothing below is the cause: until then, its failure may just not be known yet."""
+        below = self.causes.below(failure.instance.service) & self.wanted
+        if not below:
+            return failure.since
+        if failure.dead:
+            return failure.since + (EXIT_SETTLE_SECONDS if failure.by_itself else 0.0)
+        specs = self.turn.snapshot.specs
+        return failure.since + max(
+            (check.interval_seconds + check.timeout_seconds for service in below for check in specs[service].checks),
+            default=0.0,
+        )
 
     # --- what a person did --------------------------------------------------------------------------------------
 

@@ -1,0 +1,176 @@
+"""When most of a stack fails at once, nothing is recovered automatically, and that is said once."""
+
+from __future__ import annotations
+
+from clinic import Clinic, clinic_of, patient
+
+from citadel_consul.core.answers.problems import stack_problems
+from citadel_consul.core.incident import STACK, IncidentState
+from citadel_consul.core.lifecycle import Phase
+from citadel_consul.core.model import Edge, Instance
+from citadel_consul.core.operation import Kind
+from citadel_consul.core.snapshot import CheckStatus
+
+TEN = tuple(f"s{number}" for number in range(10))
+SIX = TEN[:6]
+
+
+def ten() -> Clinic:
+    return clinic_of([patient(name) for name in TEN])
+
+
+def restarts(clinic: Clinic) -> dict[str, int]:
+    return {name: clinic.starts(name) - 1 for name in clinic.specs if clinic.starts(name) != 1}
+
+
+def test_six_of_ten_that_die_at_once_freeze_recovery() -> None:
+    clinic = ten()
+    clinic.kill_hard(*SIX)
+    clinic.pass_time(300.0)
+    assert restarts(clinic) == {}
+    assert clinic.incident(STACK).state is IncidentState.OPEN
+    assert clinic.incident(STACK).affected == SIX
+
+
+def test_six_of_ten_that_hang_at_once_freeze_recovery() -> None:
+    clinic = ten()
+    clinic.hang(*SIX)
+    clinic.pass_time(300.0)
+    assert restarts(clinic) == {}
+    assert set(clinic.incidents) == {STACK}
+
+
+def test_it_is_said_once() -> None:
+    clinic = ten()
+    clinic.kill_hard(*SIX)
+    clinic.pass_time(300.0)
+    assert len(clinic.told("recovery-frozen")) == 1
+    assert clinic.told("incident-opened") == []
+    assert set(clinic.incidents) == {STACK}
+
+
+def test_status_says_why_and_how_to_go_on() -> None:
+    clinic = ten()
+    clinic.kill_hard(*SIX)
+    clinic.pass_time(1.0)
+    (problem,) = [p for p in stack_problems(clinic.snapshot(), led=True) if p.kind == "recovery"]
+    assert "6 of 10 services failed within 60 s (s0, s1, s2, s3, s4, s5)" in problem.message
+    assert "citadel recover all" in problem.message
+
+
+def test_half_of_a_stack_is_not_most_of_it() -> None:
+    clinic = ten()
+    clinic.kill_hard(*TEN[:5])
+    clinic.pass_time(10.0)
+    assert restarts(clinic) == dict.fromkeys(TEN[:5], 1)
+
+
+def test_two_services_are_not_a_mass_however_small_the_stack() -> None:
+    clinic = clinic_of([patient("a"), patient("b")])
+    clinic.kill_hard("a", "b")
+    clinic.pass_time(10.0)
+    assert restarts(clinic) == {"a": 1, "b": 1}
+
+
+def test_one_cause_with_many_dependents_is_no_mass_failure() -> None:
+    clinic = clinic_of([patient("db"), *(patient(name) for name in TEN)], *(Edge(name, "db") for name in TEN))
+    clinic.kill_hard("db", *TEN)
+    clinic.pass_time(60.0)
+    assert STACK not in clinic.incidents
+    assert clinic.healthy() == set(clinic.specs)
+
+
+def test_failures_that_are_spread_over_time_are_no_mass_failure() -> None:
+    clinic = clinic_of([patient(name, enabled=False) for name in TEN])
+    for name in TEN:
+        clinic.kill_hard(name)
+        clinic.pass_time(61.0)
+    assert STACK not in clinic.incidents
+    assert len(clinic.incidents) == 10
+
+
+def test_what_ended_while_no_agent_looked_is_started_again_however_much_it_is() -> None:
+    clinic = ten()
+    for name in TEN:
+        clinic._end(Instance(name, "n1"), Phase.EXITED, detail="the machine went down", unwatched=True)
+    clinic.pass_time(10.0)
+    assert restarts(clinic) == dict.fromkeys(TEN, 1)
+
+
+def test_recovery_goes_on_when_few_enough_fail() -> None:
+    clinic = ten()
+    clinic.hang(*SIX)
+    clinic.pass_time(30.0)
+    clinic.cure(*SIX[:3])
+    clinic.pass_time(30.0)
+    assert clinic.incident(STACK).state is IncidentState.OPEN
+    clinic.cure(SIX[3])
+    clinic.pass_time(30.0)
+    assert clinic.incident(STACK).outcome == "2 of 10 services fail now"
+    assert clinic.told("recovery-resumed") == ["automatic recovery goes on: 2 of 10 services fail now"]
+    assert restarts(clinic) == dict.fromkeys(SIX[4:], 1)
+
+
+def test_a_person_who_recovers_everything_takes_the_brake_off() -> None:
+    clinic = ten()
+    clinic.kill_hard(*SIX)
+    clinic.pass_time(30.0)
+    clinic.request(Kind.RECOVER)
+    clinic.pass_time(30.0)
+    assert clinic.healthy() == set(TEN)
+    assert clinic.incident(STACK).state is IncidentState.CLOSED
+
+
+def test_after_a_person_went_on_what_still_fails_is_recovered_within_its_budget() -> None:
+    clinic = ten()
+    clinic.hang(*SIX, for_good=True)
+    clinic.pass_time(30.0)
+    clinic.request(Kind.RECOVER)
+    clinic.pass_time(600.0)
+    assert clinic.incident(STACK).outcome == "op went on"
+    assert len(clinic.told("recovery-frozen")) == 1
+    assert {clinic.incident(name).state for name in SIX} == {IncidentState.GAVE_UP}
+
+
+def test_a_new_mass_failure_puts_the_brake_on_again() -> None:
+    clinic = ten()
+    clinic.kill_hard(*SIX)
+    clinic.pass_time(30.0)
+    clinic.request(Kind.RECOVER)
+    clinic.pass_time(100.0)
+    clinic.kill_hard(*TEN)
+    clinic.pass_time(10.0)
+    assert len(clinic.told("recovery-frozen")) == 2
+
+
+def test_recovery_holds_back_while_it_is_not_known_how_much_fails() -> None:
+    clinic = ten()
+    clinic.agents_answer = False
+    clinic.claims = {Instance(name, "n1"): CheckStatus.CRITICAL for name in SIX}
+    clinic.kill_hard("s9")
+    clinic.pass_time(5.0)
+    assert restarts(clinic) == {}
+    assert clinic.incidents == {}
+    clinic.agents_answer = True
+    clinic.pass_time(5.0)
+    assert restarts(clinic) == {"s9": 1}
+    assert STACK not in clinic.incidents
+
+
+def test_incidents_that_opened_just_before_the_brake_came_on_are_part_of_that_of_the_stack() -> None:
+    clinic = clinic_of([patient(name, enabled=False) for name in TEN])
+    for name in SIX:
+        clinic.kill_hard(name)
+        clinic.lead()
+    stack = clinic.incident(STACK)
+    assert set(clinic.incidents) == {STACK, *SIX[:5]}
+    assert {clinic.incident(name).part_of for name in SIX[:5]} == {stack.id}
+
+
+def test_held_services_do_not_count() -> None:
+    clinic = ten()
+    for name in SIX:
+        clinic.hold("service", name)
+    clinic.kill_hard(*SIX, "s8")
+    clinic.pass_time(10.0)
+    assert restarts(clinic) == {"s8": 1}
