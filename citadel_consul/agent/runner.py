@@ -269,7 +269,7 @@ class InstanceRunner:
     async def _stop_by_order(self, wanted: Desired) -> Exit | None:
         """Stop, and let a newer order shorten the grace of the stop that is under way."""
         async with asyncio.TaskGroup() as group:
-            stopping = group.create_task(self._around.backend.stop(self.instance, self._grace(wanted)))
+            stopping = group.create_task(self._outcome_of_stop(wanted))
             while not stopping.done():
                 news = group.create_task(self._news.wait())
                 await asyncio.wait({stopping, news}, return_when=asyncio.FIRST_COMPLETED)
@@ -280,9 +280,19 @@ class InstanceRunner:
                 newest = self._wanted
                 if newest is not None and not newest.run and newest.generation > wanted.generation:
                     wanted = newest
-                    group.create_task(self._around.backend.stop(self.instance, self._grace(newest)))
+                    group.create_task(self._outcome_of_stop(newest))
         self._news.set()
-        return stopping.result()
+        outcome = stopping.result()
+        if isinstance(outcome, CitadelError):
+            raise outcome
+        return outcome
+
+    async def _outcome_of_stop(self, wanted: Desired) -> Exit | BackendUnavailable | BackendError | None:
+        """Have the backend stop it. A failure is returned: out of a group of tasks it would come as another type."""
+        try:
+            return await self._around.backend.stop(self.instance, self._grace(wanted))
+        except (BackendUnavailable, BackendError) as failure:
+            return failure
 
     def _grace(self, wanted: Desired) -> float:
         if wanted.grace_seconds is not None:

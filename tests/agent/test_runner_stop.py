@@ -1,0 +1,77 @@
+"""A stop that the backend cannot carry out is reported and tried again; it ends nobody's task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from citadel_consul.agent import runner as runner_module
+from citadel_consul.agent.runner import InstanceRunner, Surroundings
+from citadel_consul.backends.fake import FakeBackend, FakeMachine
+from citadel_consul.core.lifecycle import Desired, Observed, Phase
+from citadel_consul.core.model import Instance, ProcessBackend, ServiceSpec
+
+INSTANCE = Instance("s", "n")
+SPEC = ServiceSpec(name="s", type="t", nodes=("n",), backend=ProcessBackend(command=("x",)))
+
+
+class Catalog:
+    async def announce(self, spec: ServiceSpec, instance: Instance) -> None: ...
+
+    def adopt(self, instance: Instance, spec: ServiceSpec) -> None: ...
+
+    async def mark_down(self, spec: ServiceSpec, instance: Instance) -> None: ...
+
+    async def withdraw(self, instance: Instance) -> None: ...
+
+
+class Ready:
+    async def until_ready(self, spec: ServiceSpec) -> None: ...
+
+
+@asynccontextmanager
+async def running(machine: FakeMachine) -> AsyncIterator[tuple[InstanceRunner, asyncio.Queue[Observed]]]:
+    """A runner at work, and what it reports."""
+    reports: asyncio.Queue[Observed] = asyncio.Queue()
+    async with FakeBackend(machine) as backend, asyncio.TaskGroup() as group:
+        around = Surroundings(
+            stack="demo",
+            backend=backend,
+            catalog=Catalog(),
+            readiness=Ready(),
+            spec_of=lambda _: SPEC,
+            stop_timeout_of=lambda _: 1.0,
+            report=lambda _, observed: reports.put_nowait(observed),
+            note=lambda *_: None,
+            wall=lambda: 0.0,
+        )
+        runner = InstanceRunner(INSTANCE, around, None)
+        task = group.create_task(runner.run())
+        yield runner, reports
+        task.cancel()
+
+
+async def until(reports: asyncio.Queue[Observed], phase: Phase, detail: str = "") -> Observed:
+    async with asyncio.timeout(5):
+        while True:
+            observed = await reports.get()
+            if observed.phase is phase and detail in observed.detail:
+                return observed
+
+
+async def test_a_stop_that_the_backend_refuses_is_said_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "RETRY_SECONDS", 0.01)
+    machine = FakeMachine()
+    async with running(machine) as (runner, reports):
+        runner.want(Desired(run=True, generation=1))
+        await until(reports, Phase.READY)
+        machine.unproven[INSTANCE] = "its record cannot be read"
+        runner.want(Desired(run=False, generation=2))
+        await until(reports, Phase.STOPPING, "cannot be stopped: ")
+        del machine.unproven[INSTANCE]
+        stopped = await until(reports, Phase.STOPPED)
+    assert stopped.generation in (1, 2)
+    assert INSTANCE not in machine.running()
