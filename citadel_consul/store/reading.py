@@ -9,6 +9,7 @@ from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
 from citadel_consul.core.operation import Operation, OperationState, Step
 from citadel_consul.core.snapshot import Defaults
+from citadel_consul.errors import ConsulRefused
 from citadel_consul.store import documents
 from citadel_consul.store.documents import UndecodableError
 from citadel_consul.store.keys import ROOT, Keys
@@ -16,8 +17,20 @@ from citadel_consul.store.state import StackState
 
 
 async def read_state(client: ConsulClient, stack: str, defaults: Defaults) -> StackState:
-    """All of a stack, read at about one moment. Raises ConsulUnavailable or ConsulRefused."""
+    """All of a stack, read at about one moment. Raises ConsulUnavailable or ConsulRefused, and no group of them."""
     state = StackState(stack, defaults)
+    try:
+        await _read_prefixes(client, state)
+    except ExceptionGroup as failures:
+        # The readings fail together, and what callers wait for is the type of one: a refusal, if there was any.
+        raise _first(failures.subgroup(ConsulRefused) or failures) from None
+    unfinished = [op.id for op in state.all_operations() if not op.ended]
+    for operation_id in unfinished:
+        state.steps[operation_id] = await read_steps(client, state.keys, operation_id)
+    return state
+
+
+async def _read_prefixes(client: ConsulClient, state: StackState) -> None:
     keys = state.keys
     prefixes = (
         keys.specs, keys.edges, keys.holds, keys.agents, keys.desired, keys.observed, keys.operations, keys.incidents,
@@ -28,10 +41,11 @@ async def read_state(client: ConsulClient, stack: str, defaults: Defaults) -> St
             group.create_task(_read_prefix(client, state, prefix))
         for status in ("warning", "critical"):
             group.create_task(_read_checks(client, state, status))
-    unfinished = [op.id for op in state.all_operations() if not op.ended]
-    for operation_id in unfinished:
-        state.steps[operation_id] = await read_steps(client, keys, operation_id)
-    return state
+
+
+def _first(failures: ExceptionGroup[Exception]) -> Exception:
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, ExceptionGroup) else first
 
 
 async def read_operation(client: ConsulClient, keys: Keys, operation_id: str) -> Operation | None:

@@ -1,0 +1,27 @@
+"""Reading a whole stack fails as a single call does: with the one error that callers wait for."""
+
+from __future__ import annotations
+
+import pytest
+from consul_process import ConsulSpace
+
+from citadel_consul.consul.address import parse_address
+from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.ports import Ports
+from citadel_consul.core.snapshot import Defaults
+from citadel_consul.errors import ConsulUnavailable
+from citadel_consul.store.reading import read_state
+
+
+async def test_an_absent_consul_is_unavailable_and_not_a_group_of_errors() -> None:
+    port = Ports().with_free(["http"]).http
+    async with ConsulClient(parse_address(f"127.0.0.1:{port}")) as client:
+        with pytest.raises(ConsulUnavailable):
+            await read_state(client, "demo", Defaults())
+
+
+@pytest.mark.consul
+async def test_an_empty_stack_is_read_as_one(consul: ConsulSpace) -> None:
+    async with ConsulClient(parse_address(consul.address)) as client:
+        state = await read_state(client, consul.stack, Defaults())
+    assert state.snapshot().specs == {}
