@@ -10,6 +10,7 @@ would have worked a second later.
     │   ├── ConsulUnavailable     no answer: refused connection, time-out, no cluster leader, a 5xx
     │   ├── Conflict              a compare-and-set lost; look again and decide anew
     │   ├── BackendUnavailable    the service manager does not answer
+    │   ├── ReceiverUnavailable   a receiver of notifications does not take one now
     │   └── NoLeader              no orchestrator took the operation in time
     └── PermanentError            the same call will fail again
         ├── ConsulRefused         Consul answered, and the answer is no
@@ -19,6 +20,7 @@ would have worked a second later.
         ├── InvalidInput          a list of problems, each with its place and its remedy
         ├── Refused               a rule of citadel forbids it
         ├── BackendError          the service manager says that it cannot
+        ├── ReceiverRefused       a receiver of notifications will not take this one
         └── OperationFailed       the operation ended, and not well
 """
 
@@ -50,6 +52,10 @@ class Conflict(TemporaryError):
 
 class BackendUnavailable(TemporaryError):
     """The service manager (D-Bus, Docker engine, …) does not answer at the moment."""
+
+
+class ReceiverUnavailable(TemporaryError):
+    """A receiver of notifications did not take one: no connection, a time-out, a 5xx, a command that failed."""
 
 
 class NoLeader(TemporaryError):
@@ -117,6 +123,10 @@ class Refused(PermanentError):
 
 class BackendError(PermanentError):
     """The service manager answered that it cannot do it (no such program, unit masked, …)."""
+
+
+class ReceiverRefused(PermanentError):
+    """A receiver of notifications will not take this one, however often it is sent (a 4xx, no such command)."""
 
 
 class OperationFailed(PermanentError):

@@ -20,6 +20,7 @@ from citadel_consul.config.settings import Settings
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.core.model import ServiceSpec
 from citadel_consul.errors import InvalidInput, Refused
+from citadel_consul.notification.channel import Channel, open_channels
 from citadel_consul.orchestrator.orchestrator import Orchestrator, OrchestratorConfig
 from citadel_consul.rendering.definition import render_definition
 from citadel_consul.rendering.expansion import expand
@@ -54,7 +55,8 @@ async def run_orchestrator(client: ConsulClient, settings: Settings, place: Plac
             check_ttl_seconds=settings.leader_check_ttl_seconds,
             session_ttl_seconds=settings.session_ttl_seconds,
         )
-        orchestrator = Orchestrator(client, config)
+        channels = channels_of(settings)
+        orchestrator = Orchestrator(client, config, channels=channels)
         app = create_app(client, orchestrator, metrics_enabled=settings.metrics_enabled)
         async with asyncio.TaskGroup() as group:
             leading = group.create_task(orchestrator.run())
@@ -63,6 +65,14 @@ async def run_orchestrator(client: ConsulClient, settings: Settings, place: Plac
                 await leading
             finally:  # give the lock back first: who is refused a connection must not find it still held
                 serving.cancel()
+                for channel in channels:
+                    await channel.aclose()
+
+
+def channels_of(settings: Settings) -> tuple[Channel, ...]:
+    """The ways to those who are to be notified; none if notification is switched off. Raises InvalidInput."""
+    directories = (settings.template_dir,) if settings.template_dir is not None else ()
+    return open_channels(settings.receivers, directories) if settings.notification_enabled else ()
 
 
 @asynccontextmanager

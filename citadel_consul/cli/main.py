@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "plan": ("plan", "plan", "Show what an operation would do, and in which order."),
     "ops": ("ops", "ops", "List, show or cancel operations."),
     "events": ("events", "events", "Show what happened: who, what and why."),
+    "notify": ("notify", "notify", "Try the receivers of notifications, and list what they were told."),
     "leader": ("leader", "leader", "Show who leads, or have another orchestrator lead."),
     "logs": ("logs", "logs", "Show the output of a service that runs on this machine."),
     "apply": ("stackfile", "apply", "Write a stack file into Consul."),

@@ -87,6 +87,26 @@ def check_http_url(text: str) -> str:
     return text
 
 
+def check_webhook_url(text: str) -> str:
+    """Return ``text`` if it is a URL that can be posted to. Raises InvalidInput, empty place, without the URL in it.
+
+    A webhook's URL is often the only secret that protects it, so no message may repeat it.
+    """
+    remedy = "write it as https://host/path"
+    try:
+        parts = _split_url(text, remedy)
+        _url_port(parts, remedy)
+    except InvalidInput:
+        raise InvalidInput.at("", "is not a URL with a valid host and port", remedy) from None
+    if parts.scheme not in {"http", "https"}:
+        raise InvalidInput.at("", f"a webhook cannot be {parts.scheme}://", remedy)
+    if parts.username is not None or parts.password is not None:
+        raise InvalidInput.at("", "holds credentials before the @", "use token_file, or a header from a file")
+    if parts.fragment:
+        raise InvalidInput.at("", "holds a fragment (#…), which is never sent", "remove it")
+    return text
+
+
 def check_grpc_target(text: str) -> str:
     """Return ``text`` if it is ``host:port[/service]``. Raises InvalidInput with an empty place."""
     parse_host_port(text.partition("/")[0])

@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 from citadel_consul.config import values
 from citadel_consul.config.addresses import HostPort
 from citadel_consul.config.durations import format_duration
+from citadel_consul.config.receivers import ONLY_THE_LOG, parse_receivers
 from citadel_consul.core.names import MAX_LABEL
 
 T_co = TypeVar("T_co", covariant=True)
@@ -44,7 +45,10 @@ class LogFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Setting(Generic[T_co]):
-    """One setting. ``default_from`` computes a default from the environment, which ``default_text`` describes."""
+    """One setting. ``default_from`` computes a default from the environment, which ``default_text`` describes.
+
+    What is no single value has neither ``variable`` nor flag (``structured``): only the configuration file can hold it.
+    """
 
     name: str
     variable: str
@@ -58,7 +62,12 @@ class Setting(Generic[T_co]):
     @property
     def flag(self) -> str:
         """The flag; secrets have none, because every user of the machine can read command lines."""
-        return "" if self.secret else "--" + re.sub(r"[._]", "-", self.name)
+        return "" if self.secret or self.structured else "--" + re.sub(r"[._]", "-", self.name)
+
+    @property
+    def structured(self) -> bool:
+        """Whether it is more than a single value."""
+        return not self.variable
 
     @property
     def key(self) -> str:
@@ -219,6 +228,14 @@ NOTIFICATION_ENABLED = Setting(
     values.boolean,
     True,
     "Whether failures and recoveries are notified.",
+)
+NOTIFICATION_RECEIVERS = Setting(
+    "notification.receivers",
+    "",
+    parse_receivers,
+    ONLY_THE_LOG,
+    "Who is notified and how: webhooks, commands, the log (see notifications.md). Configuration file only.",
+    default_text="the orchestrator's log",
 )
 CHECK_TTL = Setting(
     "leader.check_ttl",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from citadel_consul.config import options
 from citadel_consul.config.findings import Finding
 from citadel_consul.config.options import CONFIG, Setting
+from citadel_consul.config.receivers import Receivers
 from citadel_consul.config.suggestions import suggest
 from citadel_consul.errors import InvalidInput, Problem
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MASK = "********"
+_INNER = re.compile(r"\[(\d+)\]|\.([^.\[\]]+)")
+"""A step of the way to a place within a structured value: an index, or a key."""
 _ALL: tuple[Setting[object], ...] = (CONFIG, *options.ALL)
 
 
@@ -93,8 +97,9 @@ class Sources:
         known = {setting.key: setting for setting in _ALL}
         for key in self.flags:
             flag = "flag --" + key.replace("_", "-")
-            if key not in known:
-                self._problems.append(Problem(flag, "no such setting", suggest(key, known, "settings")))
+            if key not in known or known[key].structured:
+                offered = [name for name, setting in known.items() if not setting.structured]
+                self._problems.append(Problem(flag, "no such setting", suggest(key, offered, "settings")))
             elif known[key].secret:
                 remedy = f"set {known[key].variable}, or name a file"
                 self._problems.append(Problem(flag, "a secret on a command line is seen by every user", remedy))
@@ -152,7 +157,7 @@ class Sources:
             try:
                 value = setting.parse(given.value)
             except InvalidInput as error:
-                self._problems += [Problem(given.place, found.message, found.remedy) for found in error.problems]
+                self._problems += [self._placed(setting, given, found) for found in error.problems]
                 continue
             if winner is None:
                 winner = _Resolved(self._anchored(value, given.rank), given.rank, given.origin, given.place)
@@ -161,13 +166,21 @@ class Sources:
         origin = f"default ({setting.default_text.replace('`', '')})" if setting.default_text else "default"
         return _Resolved(setting.usual(self.environ), Rank.DEFAULT, origin, f"setting {setting.name}")
 
+    def _placed(self, setting: Setting[object], given: Given, found: Problem) -> Problem:
+        """A problem at the place of its value, or within it, if it says where: ``[1].webhook``."""
+        if not found.place or self.document is None or given.rank is not Rank.FILE:
+            return Problem(given.place, found.message, found.remedy)
+        inner = [int(i) if i else name for i, name in _INNER.findall(found.place)]
+        line = self.document.line((*setting.name.split("."), *inner))
+        return Problem(f"{self.document.name}:{line}: {setting.name}{found.place}", found.message, found.remedy)
+
     def _given(self, setting: Setting[object]) -> Iterator[Given]:
         """The values that were given, the nearest first. An empty variable counts as not set, as with Consul."""
         flag = self.flags.get(setting.key)
-        if flag is not None and not setting.secret:
+        if flag is not None and not setting.secret and not setting.structured:
             text = str(flag) if isinstance(flag, Path) else flag
             yield Given(Rank.FLAG, text, f"flag {setting.flag}", f"flag {setting.flag}")
-        variable = self.environ.get(setting.variable)
+        variable = self.environ.get(setting.variable) if setting.variable else None
         if variable:
             origin = f"environment {setting.variable}"
             yield Given(Rank.ENVIRONMENT, variable, origin, origin)
@@ -180,11 +193,14 @@ class Sources:
 
     def _anchored(self, value: object, rank: Rank) -> object:
         """Relative paths in the file mean the file's folder; elsewhere, the current one."""
-        if not isinstance(value, Path):
-            return value
         if rank is Rank.FILE and self.document is not None:
-            return Path(self.document.name).absolute().parent / value
-        return value.absolute()
+            folder = Path(self.document.name).absolute().parent
+            return value.anchored(folder) if isinstance(value, Receivers) else _below(folder, value)
+        return value.absolute() if isinstance(value, Path) else value
+
+
+def _below(folder: Path, value: object) -> object:
+    return folder / value if isinstance(value, Path) else value
 
 
 def _lookup(data: Mapping[str, object], path: tuple[str, ...]) -> object | None:

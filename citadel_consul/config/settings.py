@@ -15,6 +15,7 @@ from citadel_consul.config import options
 from citadel_consul.config.addresses import HostPort, is_loopback
 from citadel_consul.config.options import LogFormat, LogLevel
 from citadel_consul.config.precedence import Effective, Sources
+from citadel_consul.config.receivers import ONLY_THE_LOG, Receivers
 from citadel_consul.errors import InvalidInput
 
 
@@ -91,6 +92,7 @@ class Settings:
     session_ttl_seconds: float
     api: ApiSettings
     consul: ConsulSettings
+    receivers: Receivers = ONLY_THE_LOG
     _effective: tuple[Effective, ...] = field(default=(), repr=False, compare=False)
 
     def origins(self) -> tuple[Effective, ...]:
@@ -136,6 +138,7 @@ def load_settings(
         session_ttl_seconds=sources.value(options.SESSION_TTL),
         api=api,
         consul=consul,
+        receivers=sources.value(options.NOTIFICATION_RECEIVERS),
         _effective=sources.effective(),
     )
     sources.raise_problems()

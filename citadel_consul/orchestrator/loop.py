@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from citadel_consul.consul.client import ConsulClient
@@ -18,9 +18,13 @@ from citadel_consul.core.actions import Action, RecordEvent, WakeAt
 from citadel_consul.core.decide import decide
 from citadel_consul.core.snapshot import Defaults
 from citadel_consul.errors import Conflict, ConsulUnavailable
+from citadel_consul.notification.channel import Channel
 from citadel_consul.orchestrator.backoff import Backoffs
 from citadel_consul.orchestrator.feed import Feed
+from citadel_consul.orchestrator.gossip import Gossip
 from citadel_consul.orchestrator.history import History
+from citadel_consul.orchestrator.notifying import Notifier
+from citadel_consul.orchestrator.outbox import Outbox
 from citadel_consul.orchestrator.writer import FencedWriter
 from citadel_consul.store.reading import read_state, read_steps
 from citadel_consul.store.state import StackState
@@ -53,6 +57,7 @@ class ControlLoop:
         *,
         identity: str,
         wall: Callable[[], float],
+        channels: Sequence[Channel] = (),
     ) -> None:
         self._client = client
         self._stack = stack
@@ -60,6 +65,8 @@ class ControlLoop:
         self._lease = lease
         self._identity = identity
         self._wall = wall
+        self._channels = channels
+        self._listeners: tuple[Callable[[Sequence[Action]], None], ...] = ()
         self._bell = asyncio.Event()
         self._beat_due = 0.0
         self._backoffs = Backoffs()
@@ -74,10 +81,18 @@ class ControlLoop:
         history = History(self._client, state, writer)
         await self._announce(writer)
         feed = Feed(self._client, state, self._bell)
+        notifier, gossip = self._notifier(state, writer), Gossip(self._client, state)
+        self._listeners = (notifier.take, gossip.take)
         async with asyncio.TaskGroup() as group:
             group.create_task(feed.run())
             group.create_task(history.keep_short())
+            group.create_task(notifier.run())
+            group.create_task(gossip.run())
             await self._turn_for_ever(state, writer)
+
+    def _notifier(self, state: StackState, writer: FencedWriter) -> Notifier:
+        outbox = Outbox(self._client, state.keys, writer)
+        return Notifier(outbox, state, writer, self._channels, identity=self._identity, wall=self._wall)
 
     async def _read(self) -> StackState:
         while True:
@@ -138,7 +153,10 @@ class ControlLoop:
     async def _act(self, writer: FencedWriter, actions: list[Action], now: float) -> int:
         if all(isinstance(action, WakeAt) for action in actions):
             return 0
-        return await writer.commit(actions, now)
+        count = await writer.commit(actions, now)
+        for listener in self._listeners:
+            listener(actions)
+        return count
 
     async def _look_again(self, state: StackState) -> None:
         """Read everything that a lost or doubtful write could have touched, before deciding anew."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from citadel_consul import __version__
@@ -16,6 +16,7 @@ from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.lease import Lease, TTLCheck
 from citadel_consul.core.snapshot import Defaults
 from citadel_consul.errors import ConsulUnavailable, LeadershipLost
+from citadel_consul.notification.channel import Channel
 from citadel_consul.orchestrator.handover import SERVICE_NAME, hand_over_on_request
 from citadel_consul.orchestrator.loop import ControlLoop, Turns
 from citadel_consul.orchestrator.rival import RivalWatch
@@ -47,9 +48,15 @@ class Orchestrator:
     """Stands by, leads when it is its turn, and stands by again."""
 
     def __init__(
-        self, client: ConsulClient, config: OrchestratorConfig, *, wall: Callable[[], float] = time.time
+        self,
+        client: ConsulClient,
+        config: OrchestratorConfig,
+        *,
+        channels: Sequence[Channel] = (),
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
+        self._channels = channels
         self.started_at = wall()
         self._client = client
         self._wall = wall
@@ -97,7 +104,13 @@ class Orchestrator:
     async def _lead(self, lease: Lease) -> None:
         log.info("leading stack %s with epoch %d", self.config.stack, lease.epoch)
         self._loop = ControlLoop(
-            self._client, self.config.stack, self.config.defaults, lease, identity=self.config.id, wall=self._wall
+            self._client,
+            self.config.stack,
+            self.config.defaults,
+            lease,
+            identity=self.config.id,
+            wall=self._wall,
+            channels=self._channels,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(lease.keep())

@@ -90,6 +90,11 @@ class FencedWriter:
         for batch in _batches(Write(delete(key)) for key in keys):
             await self._transact(batch)
 
+    async def put_keys(self, values: Iterable[tuple[str, bytes]]) -> None:
+        """Write keys on which no decision rests, under the fence like every write."""
+        for batch in _batches(Write(set_key(key, value)) for key, value in values):
+            await self._transact(batch)
+
     async def _transact(self, batch: list[Write]) -> None:
         fence = check_session(self._state.keys.leader, self._session)
         result = await self._client.transact([fence, *(write.operation for write in batch)])

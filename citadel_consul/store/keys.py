@@ -63,6 +63,10 @@ class Keys:
         return f"{self.root}incidents/"
 
     @property
+    def notices(self) -> str:
+        return f"{self.root}notices/"
+
+    @property
     def events(self) -> str:
         return f"{self.root}events/"
 
@@ -100,6 +104,10 @@ class Keys:
 
     def incident(self, service: str) -> str:
         return f"{self.incidents}{service}"
+
+    def notice(self, notice_id: str) -> str:
+        """Where a notice is posted; its id is that of the incident and a word for what happened to it."""
+        return f"{self.notices}{notice_id}"
 
     def hold(self, scope: str, name: str) -> str:
         """A hold on a service or a node; one on the stack has no name."""

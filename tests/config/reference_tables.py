@@ -32,7 +32,8 @@ def settings_table() -> str:
     rows = ["| setting | variable | default | meaning |", "| --- | --- | --- | --- |"]
     for setting in (options.CONFIG, *options.ALL):
         default = setting.default_text or _default(setting.default if setting.default is not None else "")
-        rows.append(f"| `{setting.name}` | `{setting.variable}` | {default} | {setting.meaning} |")
+        variable = f"`{setting.variable}`" if setting.variable else ""
+        rows.append(f"| `{setting.name}` | {variable} | {default} | {setting.meaning} |")
     return "\n".join(rows)
 
 

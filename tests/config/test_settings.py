@@ -106,7 +106,8 @@ def test_every_key_of_the_file_reaches_its_setting(tmp_path: Path) -> None:
         "log: {level: warn, format: json}\nhealth: {check_interval: 5s}\n"
         "operations: {startup_timeout: 1m, shutdown_timeout: 30}\n"
         "recovery: {enabled: true, attempts: 2, delay: 1s}\n"
-        "discovery: {enabled: false}\nmetrics: {enabled: false}\nnotification: {enabled: false}\n"
+        "discovery: {enabled: false}\nmetrics: {enabled: false}\n"
+        "notification: {enabled: false, receivers: [{name: oncall, command: [page]}]}\n"
         "leader: {check_ttl: 1s, session_ttl: 20s}\n"
         "api: {bind: '[::1]:0', tls_cert: c.pem, tls_key: /k.pem, allow_insecure_bind: true}\n"
         "consul: {address: 'unix:///run/consul.sock', token: t, token_file: token, ssl: true, ssl_verify: false,\n"
@@ -118,6 +119,7 @@ def test_every_key_of_the_file_reaches_its_setting(tmp_path: Path) -> None:
     assert settings.api.bind == HostPort("::1", 0)
     assert settings.consul.ssl
     assert not settings.consul.ssl_verify
+    assert origin(settings, "notification.receivers")[0] == "oncall (command page)"
 
 
 def test_relative_paths_in_the_file_mean_its_folder(tmp_path: Path) -> None:

@@ -39,12 +39,22 @@ SUBTREES = {
     "observed/n2",
     "observed/n10",
     "holds/service/redis",
+    "incidents/redis",
+    "notices/1/opened",
     "events/1",
     "stats/redis",
 }
 WRITABLE = {
     "operator": {"specs/redis", "edges/redis/qdrant", "operations/1", "holds/service/redis"},
-    "orchestrator": {"leader", "operations/1", "desired/n1", "events/1", "stats/redis"},
+    "orchestrator": {
+        "leader",
+        "operations/1",
+        "desired/n1",
+        "incidents/redis",
+        "notices/1/opened",
+        "events/1",
+        "stats/redis",
+    },
     "agent": {"agents/n1", "observed/n1", "events/1"},
     "read-only": set[str](),
 }
@@ -176,6 +186,14 @@ def test_the_fence_does_not_widen_what_an_orchestrator_may_write(site: Site) -> 
         leader("PUT", "/v1/txn", [{"KV": spec}])
     with refused.value as answer:
         assert "Permission denied" in answer.read().decode()
+
+
+@pytest.mark.parametrize("role", WRITABLE)
+def test_only_orchestrators_tell_dependents_by_a_user_event_and_only_of_their_own_stack(site: Site, role: str) -> None:
+    caller = site.callers[role]
+    assert caller.may("PUT", "/v1/event/fire/citadel-main-recovered", b"{}") is (role == "orchestrator")
+    assert not caller.may("PUT", "/v1/event/fire/citadel-main2-recovered", b"{}")
+    assert not caller.may("PUT", "/v1/event/fire/deploy", b"{}")
 
 
 def test_an_agent_locks_and_fences_its_own_node_alone(site: Site) -> None:

@@ -18,7 +18,7 @@ from citadel_consul.errors import InvalidInput
 from citadel_consul.rendering import resources
 
 # Calls of our own macros, whose values went through tojson already, and commas.
-_MACROS = re.compile(r"(check\.)?(list|one|http|tcp|grpc|ttl|script|timing)\(|\",\" if not loop\.last")
+_MACROS = re.compile(r"(check\.)?(list|one|http|tcp|grpc|ttl|script|timing)\(|clean\(|\",\" if not loop\.last")
 
 RENDER = """
 from citadel_consul.core.model import ProcessBackend, ServiceSpec
