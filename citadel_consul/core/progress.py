@@ -131,6 +131,8 @@ def _begin_start(turn: Turn, operation: Operation, work: Worklist, step: Step) -
         if snapshot.meets(instance, Condition.HEALTHY):
             return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="already running")
         return replace(step, state=StepState.RUNNING, began_at=turn.now, detail="already starting")
+    if (dependency := work.stops_below(instance.service)) is not None:  # started now, it would keep that from stopping
+        return _explain(step, f"waits for {dependency} to be stopped")
     unmet = work.unmet(instance.service)
     if (edge := work.hopeless(instance.service)) is not None:
         reason = f"needs {edge.dependency}, which is not {edge.condition}"

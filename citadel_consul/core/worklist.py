@@ -52,6 +52,13 @@ class Worklist:
             self._holders.pop((service, True), None)
             self._holders.pop((service, False), None)
 
+    def stops_below(self, service: str) -> str | None:
+        """A dependency of ``service`` of which something has yet to be stopped in the same operation."""
+        for edge in self._snapshot.graph.dependencies(service):
+            if edge.needed_to_run and any(not step.ended for step in self.stops.get(edge.dependency, ())):
+                return edge.dependency
+        return None
+
     def unmet(self, service: str) -> tuple[Edge, ...]:
         """The edges that keep ``service`` from starting now; see :func:`rules.unmet_edges`."""
         found = self._unmet.get(service)

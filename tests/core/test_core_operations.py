@@ -592,6 +592,18 @@ def test_a_cascading_restart_stops_the_running_dependents_before_and_starts_them
     assert [started_at(world, i) - begin for i in (A1, B1, C1)] == [3.0, 4.0, 5.0]
 
 
+@pytest.mark.parametrize("cascade", [True, False])
+def test_a_restart_starts_nothing_again_under_which_something_has_yet_to_stop(cascade: bool) -> None:
+    """One instance of d is down before the other: started at once, it would keep a from being stopped."""
+    world = up(world_of([spec("d", "n1", "n2"), spec("a")], Edge("d", "a")))
+    world.behaviours = {D1: Behaviour(stop_after=5.0)}
+    operation_id = world.request(Kind.RESTART, "all", cascade=cascade)
+    world.settle()
+    assert world.state(operation_id) is SUCCEEDED
+    assert [world.executions[i, 3] for i in (A1, D1, D2)] == [1, 1, 1]
+    assert started_at(world, D2) > started_at(world, A1)
+
+
 def test_a_cascading_restart_does_not_start_dependents_that_were_down() -> None:
     world = up(chain(), "b")
     world.request(Kind.RESTART, "a", cascade=True)
