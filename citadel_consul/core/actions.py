@@ -8,6 +8,7 @@ from citadel_consul.core.incident import Incident
 from citadel_consul.core.lifecycle import Desired
 from citadel_consul.core.model import Instance
 from citadel_consul.core.operation import Operation, Step
+from citadel_consul.core.stats import ServiceStats
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,13 @@ class WriteIncident:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteStats:
+    """Write what is counted of one service; it takes the place of what was counted before."""
+
+    stats: ServiceStats
+
+
+@dataclass(frozen=True, slots=True)
 class RecordEvent:
     """Write one thing that happened into the history."""
 
@@ -59,4 +67,4 @@ class WakeAt:
     at: float
 
 
-Action = SetDesired | WriteOperation | WriteStep | WriteIncident | RecordEvent | WakeAt
+Action = SetDesired | WriteOperation | WriteStep | WriteIncident | WriteStats | RecordEvent | WakeAt

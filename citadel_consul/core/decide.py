@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from citadel_consul.core.accounting import keep_accounts
 from citadel_consul.core.actions import Action
 from citadel_consul.core.admission import begin
 from citadel_consul.core.healing.heal import heal
@@ -25,6 +26,7 @@ def decide(snapshot: Snapshot, now: float) -> list[Action]:
     turn = Turn(snapshot, now)
     taken = _work_off_operations(turn)
     heal(turn, taken)
+    keep_accounts(turn)
     return turn.finish()
 
 

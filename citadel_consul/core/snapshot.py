@@ -11,6 +11,7 @@ from citadel_consul.core.incident import Backoff, Incident
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Condition, Edge, Instance, ServiceSpec
 from citadel_consul.core.operation import Operation
+from citadel_consul.core.stats import ServiceStats
 
 
 class CheckStatus(StrEnum):
@@ -78,7 +79,8 @@ class Snapshot:
     """One moment of one stack. ``checks`` holds only instances that are not passing.
 
     ``node_faults`` says of nodes what Consul holds against its own agent there. ``backoffs`` holds, for services with
-    failed attempts of recovery, what their policies say next.
+    failed attempts of recovery, what their policies say next. ``stats`` is what has been counted so far; ``moved`` are
+    the services of which anything may have changed since that was brought up to date, None for any.
     """
 
     stack: str
@@ -96,6 +98,8 @@ class Snapshot:
     incidents: Mapping[str, Incident] = field(default_factory=dict)
     backoffs: Mapping[str, Backoff] = field(default_factory=dict)
     node_faults: Mapping[str, str] = field(default_factory=dict)
+    stats: Mapping[str, ServiceStats] = field(default_factory=dict)
+    moved: frozenset[str] | None = None
 
     def instances(self, service: str) -> tuple[Instance, ...]:
         spec = self.specs.get(service)

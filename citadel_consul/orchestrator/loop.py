@@ -136,7 +136,8 @@ class ControlLoop:
         now = self._wall()
         began = loop.time()
         snapshot = state.snapshot()
-        actions = decide(replace(snapshot, backoffs=self._backoffs.of(snapshot, now)), now)
+        seen = replace(snapshot, backoffs=self._backoffs.of(snapshot, now), moved=state.take_moved())
+        actions = decide(seen, now)
         took = loop.time() - began
         wake_at = next((a.at for a in actions if isinstance(a, WakeAt)), None)
         transactions = 0
@@ -160,10 +161,11 @@ class ControlLoop:
 
     async def _look_again(self, state: StackState) -> None:
         """Read everything that a lost or doubtful write could have touched, before deciding anew."""
+        state.forget_moved()
         await asyncio.sleep(RETRY_SECONDS)
         keys = state.keys
         try:
-            for prefix in (keys.desired, keys.operations, keys.incidents):
+            for prefix in (keys.desired, keys.operations, keys.incidents, keys.stats):
                 listing = await self._client.kv_list(prefix)
                 state.merge(prefix, listing.index, listing.value, restarted=True)
             state.steps.clear()

@@ -6,7 +6,7 @@ leader, and this module has no other way to write.
 
 A decision may need more than one transaction (64 operations each). The order is such that any prefix leaves a state
 from which a fresh look goes on: incidents first, so that no attempt is made that was not counted, then what is wanted,
-then the steps that point to it, then the heads of operations.
+then the steps that point to it, then the heads of operations, and what is counted of it all last.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from citadel_consul.core.actions import (
     WakeAt,
     WriteIncident,
     WriteOperation,
+    WriteStats,
     WriteStep,
 )
 from citadel_consul.core.incident import Incident
 from citadel_consul.core.operation import Operation, Step
+from citadel_consul.core.stats import ServiceStats
 from citadel_consul.store import documents
 from citadel_consul.store.documents import Event, NodeDesired, StepChunk
 from citadel_consul.store.identifiers import new_id
@@ -57,6 +59,7 @@ class Changes:
     steps: dict[str, dict[int, Step]] = field(default_factory=dict)
     heads: dict[str, Operation] = field(default_factory=dict)
     events: list[RecordEvent] = field(default_factory=list)
+    stats: dict[str, ServiceStats] = field(default_factory=dict)
 
 
 class FencedWriter:
@@ -113,6 +116,8 @@ class FencedWriter:
                 changes.heads[action.operation.id] = replace(action.operation, epoch=self.epoch)
             elif isinstance(action, WriteIncident):
                 changes.incidents[action.incident.service] = action.incident
+            elif isinstance(action, WriteStats):
+                changes.stats[action.stats.service] = action.stats
             elif isinstance(action, RecordEvent):
                 changes.events.append(action)
             else:
@@ -149,6 +154,9 @@ class FencedWriter:
             index = self._state.operations.index_of(key)
             head = replace(operation, steps=())
             yield Write(cas(key, documents.encode_operation(operation), index), keys.operations, head)
+        for stats in changes.stats.values():
+            key = keys.stats_of(stats.service)
+            yield Write(cas(key, documents.STATS.encode(stats), self._state.stats.index_of(key)), keys.stats, stats)
 
     def _step_writes(self, operation_id: str, changed: dict[int, Step]) -> Iterator[Write]:
         steps = self._merged(operation_id, changed)

@@ -21,6 +21,7 @@ from citadel_consul.core.lifecycle import Desired, Observed
 from citadel_consul.core.model import Edge, ServiceSpec
 from citadel_consul.core.operation import Operation, Step
 from citadel_consul.core.snapshot import Hold
+from citadel_consul.core.stats import ServiceStats
 
 VERSION = 1
 T = TypeVar("T")
@@ -173,6 +174,7 @@ OPERATION = Document(Operation)
 STEPS = Document(StepChunk)
 CANCELLATION = Document(Cancellation)
 INCIDENT = Document(Incident, from_key=("service",))
+STATS = Document(ServiceStats, from_key=("service",))
 EVENT = Document(Event, from_key=("id",))
 
 OPERATION_HEAD = frozenset({"steps"})

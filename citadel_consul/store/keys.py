@@ -74,6 +74,9 @@ class Keys:
     def stats(self) -> str:
         return f"{self.root}stats/"
 
+    def stats_of(self, service: str) -> str:
+        return f"{self.stats}{service}"
+
     def agent(self, node: str) -> str:
         return f"{self.agents}{node}"
 

@@ -34,7 +34,7 @@ async def _read_prefixes(client: ConsulClient, state: StackState) -> None:
     keys = state.keys
     prefixes = (
         keys.specs, keys.edges, keys.holds, keys.agents, keys.desired, keys.observed, keys.operations, keys.incidents,
-        keys.leader,
+        keys.stats, keys.leader,
     )  # fmt: skip
     async with asyncio.TaskGroup() as group:
         for prefix in prefixes:

@@ -19,6 +19,7 @@ from citadel_consul.core.lifecycle import Desired, Observed
 from citadel_consul.core.model import Edge, Instance, ServiceSpec
 from citadel_consul.core.operation import Operation, Step
 from citadel_consul.core.snapshot import CheckStatus, Defaults, Fault, Hold, Snapshot
+from citadel_consul.core.stats import ServiceStats
 from citadel_consul.store import documents
 from citadel_consul.store.cache import PrefixCache
 from citadel_consul.store.documents import AgentRecord, LeaderRecord, NodeDesired, NodeObserved, UndecodableError
@@ -49,6 +50,7 @@ class StackState:
         self.observed: PrefixCache[NodeObserved] = PrefixCache(lambda e: documents.OBSERVED.decode(e.value))
         self.operations: PrefixCache[Operation | documents.Cancellation] = PrefixCache(self._decode_operation)
         self.incidents: PrefixCache[Incident] = PrefixCache(self._decode_incident)
+        self.stats: PrefixCache[ServiceStats] = PrefixCache(self._decode_stats)
         self.leader: PrefixCache[LeaderRecord] = PrefixCache(lambda e: documents.LEADER.decode(e.value))
         self.steps: dict[str, tuple[Step, ...]] = {}
         self._not_passing: dict[str, Mapping[Instance, CheckStatus]] = {}
@@ -56,6 +58,7 @@ class StackState:
         self._graph: tuple[Graph, tuple[GraphFault, ...]] = build_graph((), ())
         self._desired: dict[Instance, Desired] = {}
         self._observed: dict[Instance, Observed] = {}
+        self._moved: set[str] | None = None
 
     # --- feeding ------------------------------------------------------------------------------------------------
 
@@ -86,6 +89,7 @@ class StackState:
             own = CheckStatus.MAINTENANCE if check.is_maintenance else CheckStatus(status)
             if _RANK[own] > _RANK[found.get(instance, CheckStatus.PASSING)]:
                 found[instance] = own
+        self._move(instance.service for instance, _ in found.items() ^ self._not_passing.get(status, {}).items())
         changed = found != self._not_passing.get(status, {}) or tuple(of_nodes) != self._node_checks.get(status, ())
         self._not_passing[status] = found
         self._node_checks[status] = tuple(of_nodes)
@@ -103,6 +107,7 @@ class StackState:
             keys.observed: self.observed,
             keys.operations: self.operations,
             keys.incidents: self.incidents,
+            keys.stats: self.stats,
             keys.leader: self.leader,
         }
         return table[prefix]
@@ -115,12 +120,17 @@ class StackState:
     def _follow(self, prefix: str, changed: Iterable[str]) -> None:
         if prefix in (self.keys.specs, self.keys.edges):
             self._rebuild_graph()
+            self._move(key.removeprefix(prefix).partition("/")[0] for key in changed)
         elif prefix == self.keys.desired:
             for key in changed:
-                _replace_node(self._desired, self._node_of(key), self.desired.values.get(key))
+                self._move(_replace_node(self._desired, self._node_of(key), self.desired.values.get(key)))
         elif prefix == self.keys.observed:
             for key in changed:
-                _replace_node(self._observed, self._node_of(key), self.observed.values.get(key))
+                self._move(_replace_node(self._observed, self._node_of(key), self.observed.values.get(key)))
+
+    def _move(self, services: Iterable[str]) -> None:
+        if self._moved is not None:
+            self._moved.update(services)
 
     def _rebuild_graph(self) -> None:
         names = [spec.name for spec in self.specs.values.values()]
@@ -147,7 +157,17 @@ class StackState:
             defaults=self.defaults,
             incidents={incident.service: incident for incident in self.incidents.values.values()},
             node_faults=self.node_faults(),
+            stats={stats.service: stats for stats in self.stats.values.values()},
         )
+
+    def take_moved(self) -> frozenset[str] | None:
+        """The services of which anything has changed since this was last asked; None for any."""
+        moved, self._moved = self._moved, set()
+        return None if moved is None else frozenset(moved)
+
+    def forget_moved(self) -> None:
+        """Take anything as changed, because what became of the last look is not known."""
+        self._moved = None
 
     def node_faults(self) -> Mapping[str, str]:
         """What Consul holds against its own agents on the nodes of this stack: their critical checks, by node."""
@@ -182,6 +202,7 @@ class StackState:
                 self.keys.observed,
                 self.keys.operations,
                 self.keys.incidents,
+                self.keys.stats,
             )
         )
         return tuple(fault for cache in caches for fault in cache.faults)
@@ -218,6 +239,9 @@ class StackState:
     def _decode_incident(self, entry: KVEntry) -> Incident:
         return documents.INCIDENT.decode(entry.value, service=entry.key.removeprefix(self.keys.incidents))
 
+    def _decode_stats(self, entry: KVEntry) -> ServiceStats:
+        return documents.STATS.decode(entry.value, service=entry.key.removeprefix(self.keys.stats))
+
     def _decode_operation(self, entry: KVEntry) -> Operation | documents.Cancellation:
         if entry.key.endswith("/cancel"):
             return documents.CANCELLATION.decode(entry.value)
@@ -229,9 +253,12 @@ class StackState:
 
 def _replace_node(
     table: dict[Instance, Desired] | dict[Instance, Observed], node: str, document: NodeDesired | NodeObserved | None
-) -> None:
-    """Put one node's document in the place of what was known of that node."""
+) -> set[str]:
+    """Put one node's document in the place of what was known of that node; returns the services that it changes."""
     fresh = {} if document is None else {Instance(s, node): value for s, value in document.instances.items()}
-    for instance in [i for i in table if i.node == node and i not in fresh]:
+    gone = [i for i in table if i.node == node and i not in fresh]
+    changed = {i.service for i, value in fresh.items() if table.get(i) != value} | {i.service for i in gone}
+    for instance in gone:
         del table[instance]
     table.update(fresh)  # type: ignore[arg-type]
+    return changed

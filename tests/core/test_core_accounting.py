@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from citadel_consul.core.accounting import STARTS_KEPT, ServiceStats, Standing, account, availability
+from citadel_consul.core.accounting import account
 from citadel_consul.core.graph import build_graph
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Instance, ProcessBackend, ServiceSpec
 from citadel_consul.core.snapshot import CheckStatus, Snapshot
+from citadel_consul.core.stats import STARTS_KEPT, ServiceStats, Standing, availability
 
 WEB = Instance("web", "n1")
 SPEC = ServiceSpec("web", "test", ("n1",), ProcessBackend(("x",)))

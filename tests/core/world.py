@@ -24,6 +24,7 @@ from citadel_consul.core.actions import (
     WakeAt,
     WriteIncident,
     WriteOperation,
+    WriteStats,
     WriteStep,
 )
 from citadel_consul.core.decide import decide
@@ -34,6 +35,7 @@ from citadel_consul.core.model import Edge, Instance, ProcessBackend, ServiceSpe
 from citadel_consul.core.operation import Kind, Operation, OperationState, Options, Step
 from citadel_consul.core.progress import NOT_TAKEN
 from citadel_consul.core.snapshot import CheckStatus, Defaults, Hold, Snapshot
+from citadel_consul.core.stats import ServiceStats
 
 DEFAULTS = Defaults(
     start_timeout_seconds=10.0,
@@ -111,6 +113,7 @@ class World:
     orders: Counter[tuple[str | None, Instance, str]] = field(default_factory=Counter)
     """How often an operation gave an instance an order; see :func:`order_of`."""
     incidents: dict[str, Incident] = field(default_factory=dict)
+    stats: dict[str, ServiceStats] = field(default_factory=dict)
     holds: list[Hold] = field(default_factory=list)
     backoffs: Callable[[Snapshot, float], Mapping[str, Backoff]] | None = None
     """Draws the delays between attempts of recovery, as the orchestrator's shell does."""
@@ -163,6 +166,7 @@ class World:
             graph_faults=faults,
             defaults=self.defaults,
             incidents=dict(self.incidents),
+            stats=dict(self.stats),
         )
 
     def request(self, kind: Kind, *targets: str, **options: object) -> str:
@@ -192,6 +196,8 @@ class World:
             self.steps[action.operation, action.position] = action.step
         elif isinstance(action, WriteIncident):
             self.incidents[action.incident.service] = action.incident
+        elif isinstance(action, WriteStats):
+            self.stats[action.stats.service] = action.stats
         elif isinstance(action, RecordEvent):
             self.events.append(action)
         else:
