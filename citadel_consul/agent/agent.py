@@ -113,6 +113,7 @@ class NodeAgent:
                 for service in await self._known_services(last):
                     self._start_runner(group, around, service, reporter.document)
                 group.create_task(self._hold(lease, reporter, lambda: self._begin_anew(group, around, reporter)))
+                group.create_task(reporter.mind())
                 group.create_task(self._watch_specs())
                 group.create_task(self._liveness(prober).run())
                 group.create_task(self._maintenance().run())
@@ -293,7 +294,7 @@ class NodeAgent:
         async for news in watch(lambda index, wait: self._client.kv_list(self._keys.specs, index, wait)):
             if isinstance(news, Fresh):
                 entries: tuple[KVEntry, ...] = news.value
-                self._specs.merge(news.index, entries)
+                self._specs.merge(news.index, entries, restarted=news.restarted)
 
     async def _watch_orders(self, group: asyncio.TaskGroup, around: Surroundings, reporter: Reporter) -> None:
         key = self._keys.desired_of(self.config.node)

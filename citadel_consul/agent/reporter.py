@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.transaction import TxnOp, check_session, set_key
+from citadel_consul.consul.watch import Fresh, watch
 from citadel_consul.core.lifecycle import Observed
 from citadel_consul.core.model import Instance
-from citadel_consul.errors import ConsulUnavailable
+from citadel_consul.errors import CitadelError, ConsulUnavailable
 from citadel_consul.store import documents
 from citadel_consul.store.documents import Event, NodeObserved
 from citadel_consul.store.keys import Keys
@@ -23,6 +25,8 @@ from citadel_consul.store.keys import Keys
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
+SETTLE_SECONDS = 0.2
+"""How long a report that looks changed is left before it is looked at again: it may be our own next one."""
 EVENTS_AT_ONCE = 60
 """A transaction takes 64 operations; two of them are the fence and the report itself."""
 
@@ -36,6 +40,7 @@ class Reporter:
         self._node = node
         self._document = last or NodeObserved(epoch=0)
         self._events: list[Event] = []
+        self._written: bytes | None = None
         self._dirty = asyncio.Event()
 
     @property
@@ -90,6 +95,29 @@ class Reporter:
             if self._log_began_anew(result.entry(self._keys.observed_of(self._node)).modify_index):
                 on_new_log()
 
+    async def mind(self) -> None:
+        """Write the report again when Consul holds another one, until cancelled.
+
+        A snapshot that was restored has an old report, and nothing here has changed that would have it written again.
+        """
+        key = self._keys.observed_of(self._node)
+        async for news in watch(lambda index, wait: self._client.kv_read(key, index, wait)):
+            if isinstance(news, Fresh) and self._differs(news.value):
+                await asyncio.sleep(SETTLE_SECONDS)
+                await self._restore(key)
+
+    async def _restore(self, key: str) -> None:
+        try:
+            entry = await self._client.kv_get(key)
+        except CitadelError:
+            return  # the watch will come round again
+        if self._differs(entry):
+            log.warning("the report of this node was changed in Consul: it is written again")
+            self._dirty.set()
+
+    def _differs(self, entry: KVEntry | None) -> bool:
+        return self._written is not None and (entry is None or entry.value != self._written)
+
     def _log_began_anew(self, index: int) -> bool:
         """Compare the epoch that was obeyed with the index of a write of ours; forget it if it cannot be from this log.
 
@@ -104,7 +132,7 @@ class Reporter:
         return True
 
     def _operations(self, session: str, events: list[Event]) -> list[TxnOp]:
-        value = documents.OBSERVED.encode(self._document)
+        value = self._written = documents.OBSERVED.encode(self._document)
         return [
             check_session(self._keys.agent(self._node), session),
             set_key(self._keys.observed_of(self._node), value),
