@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import click
 
+from citadel_consul.cli.printing import colours_wanted
 from citadel_consul.errors import (
     BackendUnavailable,
     CitadelError,
@@ -54,8 +55,9 @@ def exit_status(error: CitadelError) -> int:
 
 def report(error: CitadelError) -> int:
     """Say on standard error what went wrong and what can be done; returns the exit status."""
+    label = click.style("error", fg="red") if colours_wanted() else "error"
     for line in str(error).splitlines() or [type(error).__name__]:
-        click.echo(f"{click.style('error', fg='red')}: {line}", err=True)
+        click.echo(f"{label}: {line}", err=True)
     hint = next((text for kind, text in _HINTS if isinstance(error, kind)), None)
     if hint is not None:
         click.echo(hint, err=True)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import click
 
 from citadel_consul.cli.failures import BAD_INPUT, DONE, INTERRUPTED, reader_gone, report, report_group
+from citadel_consul.cli.printing import colours_wanted
 from citadel_consul.errors import CitadelError
 
 # name: (module, attribute, help). The help stands here as well, so that the list needs no import.
@@ -98,7 +99,7 @@ def citadel() -> None:
 def main() -> None:
     """Run the command line and exit."""
     try:
-        status = citadel.main(standalone_mode=False, prog_name="citadel")
+        status = citadel.main(standalone_mode=False, prog_name="citadel", color=None if colours_wanted() else False)
         sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else DONE)
     except click.exceptions.Abort:

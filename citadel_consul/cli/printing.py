@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -67,6 +68,11 @@ def coloured(word: str, text: str | None = None) -> str:
     shown = word if text is None else text
     colour = COLOURS.get(word)
     return click.style(shown, fg=colour) if colour is not None else shown
+
+
+def colours_wanted() -> bool:
+    """Whether colours may be used where somebody would see them: NO_COLOR (no-color.org) says no."""
+    return not os.environ.get("NO_COLOR")
 
 
 def is_terminal() -> bool:

@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 import click
 
-from citadel_consul.cli.printing import is_terminal, plain
+from citadel_consul.cli.printing import colours_wanted, is_terminal, plain
 from citadel_consul.cli.screen import BLANK, Line, draw, terminal_width
 
 _ENTER = "\x1b[?1049h\x1b[?25l"
@@ -51,6 +51,8 @@ class Alternate:
     def show(self, lines: Sequence[Line], answer: Callable[[], object] | None) -> None:
         del answer
         drawn = draw(lines, terminal_width())
+        if not colours_wanted():
+            drawn = [click.unstyle(line) for line in drawn]
         height = shutil.get_terminal_size().lines
         if len(drawn) > height:
             drawn = [*drawn[: height - 1], f"… {len(drawn) - height + 1} more lines: make the terminal higher"]

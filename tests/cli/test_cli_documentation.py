@@ -34,7 +34,7 @@ def test_the_page_names_every_command(path: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("page", [*PAGES], ids=lambda page: page.name)
 def test_every_command_that_a_page_names_is_one(page: Path) -> None:
-    named = re.findall(r"(?:`|\$ )citadel ([a-z]+)(?: ([a-z]+)\b)?", page.read_text())
+    named = re.findall(r"(?:`|\$ )citadel ([a-z]+)(?: ([a-z-]+)\b)?", page.read_text())
     assert named or page.name == "security.md"
     for command, second in named:
         assert command in COMMANDS, f"citadel {command}"

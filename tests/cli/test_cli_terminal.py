@@ -187,6 +187,20 @@ def test_errors_are_red_on_a_terminal_only(cli: CommandLine) -> None:
     assert "\x1b[" not in cli("explain", "nosuch").err
 
 
+@pytest.mark.consul
+@pytest.mark.parametrize("line", ["status", "status --watch", "explain nosuch", "ops list"])
+def test_whoever_wants_no_colours_gets_none(cli: CommandLine, line: str) -> None:
+    cli.apply(THREE)
+    cli.monkeypatch.setenv("NO_COLOR", "1")
+    with Terminal(cli, *line.split()) as terminal:
+        if "--watch" in line:
+            terminal.until("CONTROL")
+        else:
+            terminal.end()
+    assert terminal.text
+    assert not re.search(r"\x1b\[[0-9;]*m", terminal.text)
+
+
 def test_nothing_is_read_from_standard_input(cli: CommandLine) -> None:
     process = cli.spawn("config", stdin=DEVNULL)
     out, _ = process.communicate(timeout=20)
