@@ -40,7 +40,7 @@ class Reporter:
         self._node = node
         self._document = last or NodeObserved(epoch=0)
         self._events: list[Event] = []
-        self._written: bytes | None = None
+        self._written: bytes | None = None  # None also while a write is under way
         self._dirty = asyncio.Event()
 
     @property
@@ -83,12 +83,14 @@ class Reporter:
             await self._dirty.wait()
             self._dirty.clear()
             events = self._events[:EVENTS_AT_ONCE]
+            value, self._written = documents.OBSERVED.encode(self._document), None
             try:
-                result = await self._client.transact(self._operations(session, events))
+                result = await self._client.transact(self._operations(session, value, events))
             except ConsulUnavailable:
                 self._dirty.set()
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            self._written = value
             del self._events[: len(events)]  # not before they are written: the lock can be lost meanwhile
             if self._events:
                 self._dirty.set()
@@ -102,21 +104,19 @@ class Reporter:
         """
         key = self._keys.observed_of(self._node)
         async for news in watch(lambda index, wait: self._client.kv_read(key, index, wait)):
-            if isinstance(news, Fresh) and self._differs(news.value):
+            if isinstance(news, Fresh) and _differs(news.value, self._written):
                 await asyncio.sleep(SETTLE_SECONDS)
                 await self._restore(key)
 
     async def _restore(self, key: str) -> None:
+        written = self._written
         try:
             entry = await self._client.kv_get(key)
         except CitadelError:
             return  # the watch will come round again
-        if self._differs(entry):
+        if written is self._written and _differs(entry, written):
             log.warning("the report of this node was changed in Consul: it is written again")
             self._dirty.set()
-
-    def _differs(self, entry: KVEntry | None) -> bool:
-        return self._written is not None and (entry is None or entry.value != self._written)
 
     def _log_began_anew(self, index: int) -> bool:
         """Compare the epoch that was obeyed with the index of a write of ours; forget it if it cannot be from this log.
@@ -131,10 +131,13 @@ class Reporter:
         self._dirty.set()
         return True
 
-    def _operations(self, session: str, events: list[Event]) -> list[TxnOp]:
-        value = self._written = documents.OBSERVED.encode(self._document)
+    def _operations(self, session: str, value: bytes, events: list[Event]) -> list[TxnOp]:
         return [
             check_session(self._keys.agent(self._node), session),
             set_key(self._keys.observed_of(self._node), value),
             *(set_key(self._keys.event(e.id), documents.EVENT.encode(e)) for e in events),
         ]
+
+
+def _differs(entry: KVEntry | None, written: bytes | None) -> bool:
+    return written is not None and (entry is None or entry.value != written)
