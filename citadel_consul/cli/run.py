@@ -37,9 +37,10 @@ def orchestrator(invocation: Invocation, debug: bool, verbose: bool) -> None:
 @click.option("--node", help="Name of this node in the stack file; default: the host name's first label.")
 @click.option("--node-address", metavar="HOST", help="Address at which other nodes reach this one.")
 @click.option("--state-dir", metavar="DIR", help="Folder of records, logs and data of this node.")
+@click.option("--agent-bind", metavar="HOST:PORT", help="Where it shows what it measures; default: its address.")
 @click.option("--debug", is_flag=True, help="Log everything, the libraries included.")
 @click.option("--verbose", is_flag=True, help="Log at level INFO whatever the settings say.")
-@settings_options("node", "node_address", "state_dir")
+@settings_options("node", "node_address", "state_dir", "agent_bind")
 def agent(invocation: Invocation, debug: bool, verbose: bool) -> None:
     """Run the node agent: it starts, watches and stops the services of this node. One for each node.
 

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from command_line import THREE, CommandLine
 
+from citadel_consul.cli import completing
 from citadel_consul.cli.main import COMMANDS, citadel
 
 SLOW = ("httpx", "pydantic", "consul", "jinja2", "fastapi", "uvicorn", "rich", "yaml", "asyncio", "tenacity")
@@ -115,11 +117,16 @@ def test_bash_completes_commands() -> None:
 
 
 @pytest.mark.consul
-def test_bash_completes_the_services_of_the_stack(cli: CommandLine) -> None:
+def test_the_services_of_the_stack_are_completed(cli: CommandLine) -> None:
     cli.apply(THREE)
-    assert sorted(completed("citadel up ")) == ["base", "middle", "top"]
-    assert completed("citadel explain mi") == ["middle"]
-    assert completed("citadel deps add top ba") == ["base"]
+    cli.monkeypatch.setattr(completing, "PATIENCE_SECONDS", 30.0)  # no offer rather than a late one: not here
+    for words, incomplete, offered in (
+        (["up"], "", ["base", "middle", "top"]),
+        (["explain"], "mi", ["middle"]),
+        (["deps", "add", "top"], "ba", ["base"]),
+    ):
+        found = ShellComplete(citadel, {}, "citadel", "_CITADEL_COMPLETE").get_completions(words, incomplete)
+        assert sorted(item.value for item in found) == offered
 
 
 def test_completion_without_a_consul_offers_nothing_and_complains_of_nothing(

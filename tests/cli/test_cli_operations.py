@@ -12,7 +12,7 @@ import yaml
 from command_line import CommandLine, Lines
 from real_world import World
 
-from citadel_consul.core.model import ProcessBackend
+from citadel_consul.core.model import ProcessBackend, RecoveryPolicy
 from citadel_consul.core.operation import Kind
 
 pytestmark = [pytest.mark.consul, pytest.mark.slow]
@@ -64,7 +64,7 @@ def test_the_results_of_operations_are_those_of_the_api(cli: CommandLine, runnin
 
 
 def test_an_operation_that_fails_ends_with_status_1_and_says_where_to_look(cli: CommandLine, running: World) -> None:
-    running.apply([running.tiny("middle", backend=ProcessBackend(command=("false",)))], [])
+    _break_middle(running)
     result = cli("up", "top")
     assert result.status == 1
     assert "✘ start middle@n1: exit status 1" in result.out
@@ -81,8 +81,14 @@ def test_an_operation_that_fails_ends_with_status_1_and_says_where_to_look(cli: 
     assert told["when"] == "as soon as what it needs is back: it is still wanted"
 
 
+def _break_middle(world: World) -> None:
+    """It ends at once, and citadel leaves it at that."""
+    left_alone = RecoveryPolicy(enabled=False)
+    world.apply([world.tiny("middle", backend=ProcessBackend(command=("false",)), recovery=left_alone)], [])
+
+
 def test_a_failed_start_is_undone_if_that_is_asked_for(cli: CommandLine, running: World) -> None:
-    running.apply([running.tiny("middle", backend=ProcessBackend(command=("false",)))], [])
+    _break_middle(running)
     result = cli("up", "top", "--on-failure", "rollback")
     assert result.status == 1
     assert "✔ stop  base@n1" in result.out
