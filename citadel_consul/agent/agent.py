@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from citadel_consul import __version__
 from citadel_consul.agent.chronicle import Chronicle, Entry
+from citadel_consul.agent.gauge import Gauge
 from citadel_consul.agent.liveness import Liveness, Place
 from citadel_consul.agent.maintenance import Maintenance
 from citadel_consul.agent.readiness import Prober
@@ -55,11 +57,13 @@ Expand = Callable[[ServiceSpec], ServiceSpec]
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """Which node of which stack this agent answers for. ``patience_seconds`` is how long it waits for the lock."""
+    """Which node of which stack this agent answers for. ``patience_seconds`` is how long it waits for the lock; ``api``
+    is the ``host:port`` at which others see what it measures, empty if they cannot."""
 
     stack: str
     node: str
     address: str
+    api: str = ""
     stop_timeout_seconds: float = 30.0
     check_ttl_seconds: float = 5.0
     session_ttl_seconds: float = 10.0
@@ -67,7 +71,10 @@ class AgentConfig:
 
 
 class NodeAgent:
-    """Runs the instances of one node. ``expand`` fills in a spec's templates, ``render`` makes its registration."""
+    """Runs the instances of one node. ``expand`` fills in a spec's templates, ``render`` makes its registration.
+
+    What it measures is shown on ``listener``, which its owner closes; nothing is shown without one.
+    """
 
     def __init__(
         self,
@@ -78,6 +85,7 @@ class NodeAgent:
         expand: Expand,
         render: Render,
         chronicle: Chronicle,
+        listener: socket.socket | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
@@ -85,6 +93,7 @@ class NodeAgent:
         self._backend = backend
         self._expand = expand
         self._chronicle = chronicle
+        self._listener = listener
         self._wall = wall
         self._keys = Keys(config.stack)
         self._registrar = Registrar(client, config.stack, config.node, render)
@@ -118,6 +127,8 @@ class NodeAgent:
                 group.create_task(self._liveness(prober).run())
                 group.create_task(self._maintenance().run())
                 group.create_task(self._mend())
+                if self._listener is not None:
+                    group.create_task(self._gauge(prober).run(self._listener))
                 await self._watch_orders(group, around, reporter)
 
     # --- the lock -----------------------------------------------------------------------------------------------
@@ -132,6 +143,7 @@ class NodeAgent:
             address=self.config.address,
             since=self._wall(),
             version=__version__,
+            api=self.config.api,
         )
         check = TTLCheck(
             service_name=SERVICE_NAME,
@@ -225,6 +237,9 @@ class NodeAgent:
     def _liveness(self, prober: Prober) -> Liveness:
         place = Place(self.config.stack, self.config.node, self._consul_node)
         return Liveness(self._client, place, prober, self._runners, self._spec_of, self._wall)
+
+    def _gauge(self, prober: Prober) -> Gauge:
+        return Gauge(self.config.node, prober, self._runners, self._spec_of, self._wall)
 
     def _maintenance(self) -> Maintenance:
         def phases() -> list[tuple[str, Phase]]:

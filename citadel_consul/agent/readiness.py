@@ -28,6 +28,7 @@ from citadel_consul.core.model import Check, CheckKind, ServiceSpec
 PROBED = frozenset({CheckKind.HTTP, CheckKind.TCP, CheckKind.SCRIPT})
 """The kinds of checks that the agent can run itself."""
 
+MAX_PORT = 65535
 TOO_MANY_REQUESTS = 429
 WARNING_STATUS = 1
 """What makes Consul call an http or a script check a warning; any other failure is critical."""
@@ -97,6 +98,8 @@ class Prober:
                 return await probe(self, check)
         except TimeoutError:
             return Finding(f"no answer within {check.timeout_seconds:g} s")
+        except (httpx.InvalidURL, ValueError, OverflowError) as error:  # a spec written by hand can hold anything
+            return Finding(f"{check.target!r} cannot be asked: {error}")
 
     async def _until_passing(self, check: Check) -> None:
         began = asyncio.get_running_loop().time()
@@ -115,27 +118,25 @@ class Prober:
     async def _knock(self, check: Check) -> str | None:
         """Whether anybody listens where an http check asks."""
         try:
-            url = httpx.URL(check.target)
+            url = url_of(check)
             port = url.port or (443 if url.scheme == "https" else 80)
             async with asyncio.timeout(check.timeout_seconds):
                 return await connect(url.host, port)
         except TimeoutError:
             return "no answer"
-        except httpx.InvalidURL:
+        except (httpx.InvalidURL, ValueError):
             return None  # the request itself says what is wrong with it
 
     async def _probe_http(self, check: Check) -> Finding | None:
         headers = [(name, value) for name, values in check.headers.items() for value in values]
-        client = self._client(verify=not check.tls_skip_verify)
+        client = self.client(verify=not check.tls_skip_verify)
         try:
             response = await client.request(
-                check.method, check.target, headers=headers, timeout=check.timeout_seconds, follow_redirects=True
+                check.method, url_of(check), headers=headers, timeout=check.timeout_seconds, follow_redirects=True
             )
         except httpx.HTTPError as error:
             return Finding(str(error) or type(error).__name__)
-        if response.is_success:
-            return None
-        return Finding(f"HTTP {response.status_code}", critical=response.status_code != TOO_MANY_REQUESTS)
+        return finding_in(response)
 
     async def _probe_tcp(self, check: Check) -> Finding | None:
         host, _, port = check.target.rpartition(":")
@@ -164,12 +165,27 @@ class Prober:
         CheckKind.SCRIPT: _probe_script,
     }
 
-    def _client(self, *, verify: bool) -> httpx.AsyncClient:
+    def client(self, *, verify: bool) -> httpx.AsyncClient:
         """A client without pooled connections: a probe asks whether a new client would get through."""
         if verify not in self._clients:
             limits = httpx.Limits(max_keepalive_connections=0)
             self._clients[verify] = httpx.AsyncClient(verify=verify, trust_env=False, limits=limits)
         return self._clients[verify]
+
+
+def url_of(check: Check) -> httpx.URL:
+    """Where an http check asks. Raises httpx.InvalidURL or ValueError for what is none."""
+    url = httpx.URL(check.target)
+    if url.port is not None and url.port > MAX_PORT:  # no socket takes it, and asyncio says so in a group of errors
+        raise ValueError(f"{url.port} is no port")
+    return url
+
+
+def finding_in(response: httpx.Response) -> Finding | None:
+    """What an http check has against an answer, by Consul's rules."""
+    if response.is_success:
+        return None
+    return Finding(f"HTTP {response.status_code}", critical=response.status_code != TOO_MANY_REQUESTS)
 
 
 async def connect(host: str, port: int) -> str | None:

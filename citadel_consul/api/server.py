@@ -18,7 +18,6 @@ import uvicorn
 
 from citadel_consul.errors import InvalidInput
 
-BACKLOG = 128
 GOODBYE_SECONDS = 3
 
 
@@ -28,25 +27,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises InvalidInput that names the address if it cannot be had."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Naming the protocol matters: asyncio switches Nagle's algorithm off only for sockets that say that they are TCP,
-    # and with it on, each answer waits 40 ms for an acknowledgement.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise InvalidInput.at(
-            "setting api.bind", f"{host}:{port} cannot be bound: {error.strerror}", "choose another with --api-bind"
-        ) from error
-    listener.setblocking(False)
-    return listener
 
 
 async def serve(app: Any, listener: socket.socket, *, cert: Path | None = None, key: Path | None = None) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -13,9 +15,10 @@ from pathlib import Path
 from citadel_consul.agent.agent import AgentConfig, NodeAgent
 from citadel_consul.agent.chronicle import Chronicle
 from citadel_consul.api.app import create_app
-from citadel_consul.api.server import bind, serve
+from citadel_consul.api.server import serve
 from citadel_consul.backends.process import ProcessBackend
 from citadel_consul.cli.invocation import defaults_of
+from citadel_consul.config.addresses import HostPort
 from citadel_consul.config.settings import Settings
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.core.model import ServiceSpec
@@ -26,6 +29,9 @@ from citadel_consul.rendering.definition import render_definition
 from citadel_consul.rendering.expansion import expand
 from citadel_consul.rendering.registration import to_agent_api
 from citadel_consul.rendering.scope import NodeContext
+from citadel_consul.telemetry.listener import address_of, bind
+
+log = logging.getLogger(__name__)
 
 UNSPECIFIED = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared with, not bound to
 
@@ -43,14 +49,13 @@ class Place:
 async def run_orchestrator(client: ConsulClient, settings: Settings, place: Place) -> None:
     """Bind the API, then stand by and lead, until cancelled."""
     listen = settings.api.bind
-    listener = bind(listen.host, listen.port)
+    listener = bind(listen.host, listen.port, setting="api.bind", flag="--api-bind")
     with listener:
-        port = listener.getsockname()[1]
         host = place.address if listen.host in UNSPECIFIED else listen.host
         config = OrchestratorConfig(
             stack=place.stack,
             node=place.node,
-            api=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            api=address_of(listener, host),
             defaults=defaults_of(settings),
             check_ttl_seconds=settings.leader_check_ttl_seconds,
             session_ttl_seconds=settings.session_ttl_seconds,
@@ -92,18 +97,46 @@ async def node_agent(client: ConsulClient, settings: Settings, place: Place) -> 
         def render(spec: ServiceSpec, status: str) -> dict[str, object]:
             return to_agent_api(render_definition(spec, context, directories), status)
 
-        config = AgentConfig(
-            stack=place.stack,
-            node=place.node,
-            address=place.address,
-            stop_timeout_seconds=settings.shutdown_timeout_seconds,
-        )
         async with ProcessBackend(settings.state_dir, place.stack) as backend, AsyncExitStack() as stack:
+            listener, api = _measurements_listener(settings, place)
+            if listener is not None:
+                stack.enter_context(listener)
+            config = AgentConfig(
+                stack=place.stack,
+                node=place.node,
+                address=place.address,
+                api=api,
+                stop_timeout_seconds=settings.shutdown_timeout_seconds,
+            )
             chronicle = Chronicle(folder / "history.jsonl")
             stack.callback(chronicle.close)
             yield NodeAgent(
-                client, config, backend, expand=lambda spec: expand(spec, context), render=render, chronicle=chronicle
+                client,
+                config,
+                backend,
+                expand=lambda spec: expand(spec, context),
+                render=render,
+                chronicle=chronicle,
+                listener=listener,
             )
+
+
+def _measurements_listener(settings: Settings, place: Place) -> tuple[socket.socket | None, str]:
+    """Where the agent shows what it measures, and how others reach that.
+
+    Raises InvalidInput if a place that was asked for cannot be had. The one that nobody asked for may be missing: it is
+    for looking at, and a node whose address is not its own (behind a NAT) still has services to run.
+    """
+    wish = settings.agent_bind
+    listen = wish if wish is not None else HostPort(place.address, 0)
+    try:
+        listener = bind(listen.host, listen.port, setting="agent.bind", flag="--agent-bind")
+    except InvalidInput as error:
+        if wish is not None:
+            raise
+        log.warning("nobody can see what is measured on this node: %s", error)
+        return None, ""
+    return listener, address_of(listener, place.address if listen.host in UNSPECIFIED else listen.host)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def run_dev(invocation: Invocation, file: Path, *, once: bool, start: bool, data
     stack = load(file, invocation)
     smoke = load_smoke(file.parent / "smoke.yaml")
     folder = (data_dir if data_dir is not None else default_data_dir(stack.name)).absolute()
-    settings = replace(invocation.settings, state_dir=folder / "state", stack=stack.name)
+    settings = replace(invocation.settings, state_dir=folder / "state", stack=stack.name, agent_bind=None)
     configure_logs(settings, debug=logs == "debug", verbose=logs == "verbose")
     log_file = folder / LOG_NAME
     open_log(log_file, take_over=logs == "file")

@@ -110,6 +110,7 @@ def _state_dir(environ: Mapping[str, str]) -> Path:
 _seconds_or_more = values.duration(1.0)
 _NO_PATH: Path | None = None
 _NO_TEXT: str | None = None
+_NO_BIND: HostPort | None = None
 
 CONFIG = Setting(
     "config", "ORCHESTRATOR_CONFIG_PATH", values.path, DEFAULT_CONFIG_PATH, "This configuration file. Flag or variable."
@@ -266,6 +267,14 @@ API_ALLOW_INSECURE_BIND = Setting(
     values.boolean,
     False,
     "Allow the API on an address that is not loopback without TLS.",
+)
+AGENT_BIND: Setting[HostPort | None] = Setting(
+    "agent.bind",
+    "CITADEL_AGENT_BIND",
+    values.bind,
+    _NO_BIND,
+    "Where the node agent shows what it measures, read-only and in the clear.",
+    default_text="the node's address, a free port",
 )
 CONSUL_ADDRESS = Setting(
     "consul.address",

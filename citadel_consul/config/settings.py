@@ -92,6 +92,7 @@ class Settings:
     session_ttl_seconds: float
     api: ApiSettings
     consul: ConsulSettings
+    agent_bind: HostPort | None = None
     receivers: Receivers = ONLY_THE_LOG
     _effective: tuple[Effective, ...] = field(default=(), repr=False, compare=False)
 
@@ -138,6 +139,7 @@ def load_settings(
         session_ttl_seconds=sources.value(options.SESSION_TTL),
         api=api,
         consul=consul,
+        agent_bind=sources.value(options.AGENT_BIND),
         receivers=sources.value(options.NOTIFICATION_RECEIVERS),
         _effective=sources.effective(),
     )

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from citadel_consul.core.incident import Incident
 from citadel_consul.core.lifecycle import Desired, Observed
+from citadel_consul.core.measurement import NodeMeasurements
 from citadel_consul.core.model import Edge, ServiceSpec
 from citadel_consul.core.operation import Operation, Step
 from citadel_consul.core.snapshot import Hold
@@ -175,6 +176,7 @@ STEPS = Document(StepChunk)
 CANCELLATION = Document(Cancellation)
 INCIDENT = Document(Incident, from_key=("service",))
 STATS = Document(ServiceStats, from_key=("service",))
+MEASUREMENTS = Document(NodeMeasurements)
 EVENT = Document(Event, from_key=("id",))
 
 OPERATION_HEAD = frozenset({"steps"})
@@ -184,3 +186,11 @@ OPERATION_HEAD = frozenset({"steps"})
 def encode_operation(operation: Operation) -> bytes:
     """The head of an operation; its steps are in chunks of their own."""
     return OPERATION.encode(operation, leave_out=OPERATION_HEAD)
+
+
+def encode_measurements(measured: NodeMeasurements) -> bytes:
+    """What a node agent has measured, for its own HTTP endpoint: read by people too, so nothing is left out."""
+    return orjson.dumps(
+        {"v": VERSION, **{f.name: getattr(measured, f.name) for f in dataclasses.fields(measured)}},
+        option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE,
+    )

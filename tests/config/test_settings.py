@@ -110,6 +110,7 @@ def test_every_key_of_the_file_reaches_its_setting(tmp_path: Path) -> None:
         "notification: {enabled: false, receivers: [{name: oncall, command: [page]}]}\n"
         "leader: {check_ttl: 1s, session_ttl: 20s}\n"
         "api: {bind: '[::1]:0', tls_cert: c.pem, tls_key: /k.pem, allow_insecure_bind: true}\n"
+        "agent: {bind: 'n1.example:0'}\n"
         "consul: {address: 'unix:///run/consul.sock', token: t, token_file: token, ssl: true, ssl_verify: false,\n"
         "  cacert: ca.pem, capath: cas, client_cert: cc.pem, client_key: ck.pem, tls_server_name: server.dc1.consul}\n",
     )

@@ -1,0 +1,68 @@
+"""Measurements: what a node agent finds when it asks the services of its node how they are, at the moment of asking.
+
+They are for looking at and decide nothing: decisions rest on what is in Consul.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from citadel_consul.core.snapshot import CheckStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One instance, asked at ``at`` (unix seconds; None: there is no answer yet).
+
+    ``status`` is that of the worst of its http and tcp checks, None if it has none; ``response_time_ms`` what the
+    slowest of those took that were answered. ``figures`` are numbers that it reports of itself. ``detail`` says what is
+    wrong, or missing.
+    """
+
+    status: CheckStatus | None = None
+    at: float | None = None
+    response_time_ms: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckCounts:
+    """Checks that were run: how many, how many of them found a service critical, and what ``answered`` ones took."""
+
+    total: int = 0
+    failed: int = 0
+    answered: int = 0
+    seconds: float = 0.0
+
+    @property
+    def mean_ms(self) -> float | None:
+        """What an answered check took on average, in milliseconds."""
+        return round(1000 * self.seconds / self.answered, 3) if self.answered else None
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of checks that did not find a service critical, in per cent."""
+        return round(100 * (self.total - self.failed) / self.total, 2) if self.total else None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeMeasurements:
+    """What the agent of a node has measured since it was started, at ``since`` (unix seconds)."""
+
+    node: str
+    since: float
+    checks: CheckCounts
+    instances: Mapping[str, Measurement]
+
+
+def total_of(counts: Iterable[CheckCounts]) -> CheckCounts:
+    """The counts of several nodes, added up."""
+    found = list(counts)
+    return CheckCounts(
+        total=sum(each.total for each in found),
+        failed=sum(each.failed for each in found),
+        answered=sum(each.answered for each in found),
+        seconds=sum(each.seconds for each in found),
+    )
