@@ -14,7 +14,7 @@ from citadel_consul.core.answers.status import Leadership
 from citadel_consul.core.model import ServiceSpec
 from citadel_consul.core.operation import Operation
 from citadel_consul.core.snapshot import Defaults, Snapshot
-from citadel_consul.errors import CitadelError, InvalidInput
+from citadel_consul.errors import InvalidInput
 from citadel_consul.orchestrator.handover import SERVICE_NAME
 from citadel_consul.rendering.expansion import expand, is_templated
 from citadel_consul.rendering.scope import NodeContext
@@ -24,15 +24,12 @@ from citadel_consul.store.state import StackState, instance_of
 
 
 async def read_stack(client: ConsulClient, stack: str, defaults: Defaults) -> StackState:
-    """All of a stack. Raises one error and not a group of them; PermissionDenied where the token may not read.
+    """All of a stack. Raises PermissionDenied where the token may not read.
 
     Consul leaves out of a listing what a token may not see, without a word: a stack that looks empty is asked about
     by the name of a key, to which Consul does say no.
     """
-    try:
-        state = await read_state(client, stack, defaults)
-    except BaseExceptionGroup as group:
-        raise _first_of_ours(group) from group
+    state = await read_state(client, stack, defaults)
     if not state.specs.values and not state.leader.values:
         await client.kv_get(state.keys.leader)
     return state
@@ -102,18 +99,3 @@ async def read_findings(client: ConsulClient, snapshot: Snapshot) -> tuple[Check
 
 def _literal(text: str | None) -> str | None:
     return None if text is None or is_templated(text) else text
-
-
-def _first_of_ours(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that a group of reads failed of; the group itself if it holds more than errors of citadel."""
-    errors = list(_leaves(group))
-    ours = [error for error in errors if isinstance(error, CitadelError)]
-    return ours[0] if len(ours) == len(errors) else group
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

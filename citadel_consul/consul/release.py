@@ -72,7 +72,7 @@ def _download(url: str, target: Path) -> str:
     except urllib.error.URLError as error:
         raise ConsulUnavailable(f"cannot reach {url}: {error.reason}") from error
     except (OSError, http.client.HTTPException) as error:
-        raise ConsulUnavailable(f"{url}: {error or type(error).__name__}") from error
+        raise ConsulUnavailable(f"{url}: {str(error) or type(error).__name__}") from error
     return digest.hexdigest()
 
 

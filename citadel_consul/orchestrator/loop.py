@@ -22,7 +22,7 @@ from citadel_consul.notification.channel import Channel
 from citadel_consul.orchestrator.backoff import Backoffs
 from citadel_consul.orchestrator.feed import Feed
 from citadel_consul.orchestrator.gossip import Gossip
-from citadel_consul.orchestrator.history import History
+from citadel_consul.orchestrator.housekeeping import Housekeeping
 from citadel_consul.orchestrator.notifying import Notifier
 from citadel_consul.orchestrator.outbox import Outbox
 from citadel_consul.orchestrator.writer import FencedWriter
@@ -78,14 +78,14 @@ class ControlLoop:
         writer = FencedWriter(
             self._client, state, session=self._lease.session, epoch=self._lease.epoch, identity=self._identity
         )
-        history = History(self._client, state, writer)
+        housekeeping = Housekeeping(self._client, state, writer)
         await self._announce(writer)
         feed = Feed(self._client, state, self._bell)
         notifier, gossip = self._notifier(state, writer), Gossip(self._client, state)
         self._listeners = (notifier.take, gossip.take)
         async with asyncio.TaskGroup() as group:
             group.create_task(feed.run())
-            group.create_task(history.keep_short())
+            group.create_task(housekeeping.run())
             group.create_task(notifier.run())
             group.create_task(gossip.run())
             await self._turn_for_ever(state, writer)

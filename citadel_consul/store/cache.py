@@ -65,6 +65,8 @@ class PrefixCache(Generic[T]):
         changed: set[str] = set()
         seen: set[str] = set()
         for entry in entries:
+            if entry.key.endswith("/"):  # a folder of the Consul UI, or one that keeps a prefix from being empty
+                continue
             seen.add(entry.key)
             if self._is_news(entry, index):
                 changed.add(entry.key)
