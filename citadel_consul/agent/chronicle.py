@@ -44,7 +44,11 @@ class Chronicle:
 
     def write(self, entry: Entry) -> None:
         """Append one entry. A full disk is logged and harms nothing else."""
-        line = orjson.dumps({k: v for k, v in asdict(entry).items() if v not in (None, "")}) + b"\n"
+        document = asdict(entry)
+        for optional in ("pid", "detail"):
+            if not document[optional]:
+                del document[optional]
+        line = orjson.dumps(document) + b"\n"
         try:
             os.write(self._descriptor, line)
             if os.fstat(self._descriptor).st_size > MAX_BYTES:

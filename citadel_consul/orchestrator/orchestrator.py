@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from citadel_consul import __version__
@@ -90,7 +90,7 @@ class Orchestrator:
                 try:
                     await self._lead(lease)
                 except* (LeadershipLost, ConsulUnavailable) as lost:
-                    log.warning("no longer the leader: %s", "; ".join(str(error) for error in lost.exceptions))
+                    log.warning("no longer the leader: %s", "; ".join(_reasons(lost)))
                 finally:
                     self._lease = self._loop = None
 
@@ -140,3 +140,12 @@ class Orchestrator:
             meta={"citadel-role": "orchestrator", "citadel-stack-name": self.config.stack},
             supersede=True,
         )
+
+
+def _reasons(group: BaseExceptionGroup) -> Iterator[str]:
+    """What the errors in a group say; groups of tasks within groups of tasks wrap them several times."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _reasons(error)
+        else:
+            yield str(error)
