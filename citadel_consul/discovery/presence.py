@@ -62,6 +62,9 @@ class Presence:
         self._termination = termination
         self._terminated = asyncio.Event()
         self._draining = False
+        self._announced = False  # from before the first attempt: one that was broken off may have reached the agent
+        self._tidy = False
+        self._registering = asyncio.Lock()
         self._drained = asyncio.Event()
         self._said = ""
         self.registered = asyncio.Event()
@@ -81,12 +84,13 @@ class Presence:
             return
         self._draining = True
         try:
-            if self.registered.is_set():
-                await self._client.service_maintenance(self._advertisement.instance_id, True, REASON)
+            if self._announced:
+                async with asyncio.timeout(_FAREWELL_SECONDS), self._registering:
+                    await self._client.service_maintenance(self._advertisement.instance_id, True, REASON)
                 log.info("draining for %.1f s", self._drain_seconds)
                 await asyncio.sleep(self._drain_seconds)
-        except CitadelError as error:  # then nobody can be told, and waiting would help nobody
-            log.warning("Consul cannot be told that this instance is draining: %s", error)
+        except (CitadelError, TimeoutError) as error:  # then nobody can be told, and waiting would help nobody
+            log.warning("Consul cannot be told that this instance is draining: %r", error)
         finally:
             self._drained.set()
 
@@ -133,22 +137,23 @@ class Presence:
             except NotFound:
                 log.warning("Consul's agent has forgotten %s", self._advertisement.instance_id)
                 self.registered.clear()
-            else:
-                return
-        if not self._draining:
-            await self._register(status)
-            self.registered.set()
+        async with self._registering:
+            if not self.registered.is_set() and not self._draining:
+                self._announced, self._tidy = True, False
+                await self._client.register_service(self._advertisement.body(status))
+                self.registered.set()
+            if not self._tidy and not self._draining:
+                await self._clear_away()
+                self._tidy = True
 
-    async def _register(self, status: str) -> None:
-        """Register, and clear away what an earlier life of this instance left.
+    async def _clear_away(self) -> None:
+        """Remove what an earlier life of this instance left behind.
 
         Consul could replace all checks at once, but would end an operator's maintenance with them. Of maintenance only
         our own is ended: that of a life that was killed while draining.
         """
-        body = self._advertisement.body(status)
-        await self._client.register_service(body)
         identity = self._advertisement.instance_id
-        current = {check["CheckID"] for check in body["Checks"]}
+        current = {check["CheckID"] for check in self._advertisement.body(PASSING)["Checks"]}
         for check in await self._client.agent_checks(f'ServiceID == "{identity}"'):
             if check not in current and not check.startswith(_MAINTENANCE):
                 await self._client.deregister_check(check)
@@ -156,10 +161,11 @@ class Presence:
             await self._client.service_maintenance(identity, False)
 
     async def _leave(self) -> None:
-        if not self.registered.is_set():
-            return
-        self.registered.clear()
         self._draining = True
+        if not self._announced:
+            return
+        self._announced = False
+        self.registered.clear()
         try:
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 await self._client.deregister_service(self._advertisement.instance_id)

@@ -1,7 +1,8 @@
 """A process that is a registered service: ``python registered_server.py CONSUL SERVICE PORT [MODE]``.
 
 ``async`` (the default) and ``sync`` serve by themselves inside of a ``Registration``; ``asgi`` is an application under
-uvicorn with the lifespan hook. It answers each request with its process id, after a moment.
+uvicorn with the lifespan hook. It answers each request with its process id, after a moment. ``INSTANCE_ID`` and
+``DRAIN_SECONDS`` are in its environment.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from citadel_consul.consul.address import parse_address
 from citadel_consul.discovery import Registration
 
 MOMENT_SECONDS = 0.005
-DRAIN_SECONDS = 0.5
 
 
 def registration(consul: str, service: str, port: int) -> Registration:
@@ -26,9 +26,9 @@ def registration(consul: str, service: str, port: int) -> Registration:
         address="127.0.0.1",
         consul=parse_address(consul),
         ttl_seconds=1.5,
-        drain_seconds=DRAIN_SECONDS,
+        drain_seconds=float(os.environ["DRAIN_SECONDS"]),
         node="test",
-        instance_id=os.environ.get("INSTANCE_ID"),
+        instance_id=os.environ["INSTANCE_ID"],
     )
 
 

@@ -41,6 +41,7 @@ class ServiceProcess:
         mode: str = "async",
         port: int | None = None,
         instance_id: str | None = None,
+        drain_seconds: float = 0.5,
     ) -> None:
         self.consul = consul
         self.service = service
@@ -48,7 +49,7 @@ class ServiceProcess:
         self.instance_id = instance_id or f"{service}:test:{self.port}"
         self.popen = subprocess.Popen(
             [sys.executable, str(_PROGRAM), consul.address, service, str(self.port), mode],
-            env={**os.environ, "INSTANCE_ID": self.instance_id},
+            env={**os.environ, "INSTANCE_ID": self.instance_id, "DRAIN_SECONDS": str(drain_seconds)},
             stdin=subprocess.DEVNULL,
         )
 
