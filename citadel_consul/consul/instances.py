@@ -26,8 +26,8 @@ class Instance:
     """One instance of a service.
 
     ``host`` has no brackets, also when it is an IPv6 address. ``port`` is 0 for a service that listens on none.
-    ``status`` is the worst of its checks and its node's: ``passing``, ``warning`` or ``critical``. ``weight`` is the
-    share that it takes at this status.
+    ``address`` is ``host:port`` as a URL has it. ``status`` is the worst of its checks and its node's: ``passing``,
+    ``warning`` or ``critical``. ``weight`` is the share that it takes at this status.
     """
 
     id: str
@@ -40,12 +40,12 @@ class Instance:
     weight: int
     tags: tuple[str, ...] = ()
     meta: Mapping[str, str] = field(default_factory=dict, hash=False)
+    address: str = field(init=False, compare=False, repr=False)
 
-    @property
-    def address(self) -> str:
-        """``host:port``, as a URL has it."""
+    def __post_init__(self) -> None:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}" if self.port else host
+        # Every request asks for it several times.
+        object.__setattr__(self, "address", f"{host}:{self.port}" if self.port else host)
 
     def __str__(self) -> str:
         return f"{self.service} at {self.address}"

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 AGENT: Final = "_agent"
 WATCHES: Final = 32
 POLLS_AT_ONCE: Final = 8
-POLL_SECONDS: Final = 30.0
+POLL_SECONDS: Final = 60.0
 FAILOVER_SECONDS: Final = 5.0
 RETIRE_SECONDS: Final = 3600.0
 

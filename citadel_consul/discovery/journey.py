@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from time import monotonic
 from typing import Any, Final
@@ -91,7 +91,6 @@ class Journey:
     def addressed_to(self, instance: Instance) -> httpx.Request:
         """The request as it is sent to ``instance``: its ``Host``, and the name in TLS, stay those of the service."""
         request, url = self._request, self._request.url
-        port = url.port or instance.port or None
         extensions = request.extensions
         seconds = self._seconds()
         if seconds is not None:
@@ -102,7 +101,7 @@ class Journey:
             extensions = {"sni_hostname": url.host, **extensions}
         return httpx.Request(
             request.method,
-            _url(url.scheme, instance.host, port, url.raw_path),
+            _url(url.scheme, replace(instance, port=url.port).address if url.port else instance.address, url.raw_path),
             headers=request.headers,
             stream=request.stream,
             extensions=extensions,
@@ -202,6 +201,6 @@ def _smaller(seconds: Any, bound: float) -> float:
 
 
 @lru_cache(maxsize=1024)
-def _url(scheme: str, host: str, port: int | None, raw_path: bytes) -> httpx.URL:
+def _url(scheme: str, address: str, raw_path: bytes) -> httpx.URL:
     """The URL of a resource at an instance. Parsing one takes 25 µs, and many requests ask for the same."""
-    return httpx.URL(scheme=scheme, host=host, port=port, raw_path=raw_path)
+    return httpx.URL(f"{scheme}://{address}{raw_path.decode('ascii')}")

@@ -23,7 +23,6 @@ from citadel_consul.consul.instances import Instances as Endpoint
 from citadel_consul.consul.transport import HttpxTransport
 from citadel_consul.discovery.balancer import DEFAULT_EJECTION, Balancer, Outcome
 from citadel_consul.discovery.choice import EjectionRule, Instances
-from citadel_consul.discovery.environment import consul_from_environment
 from citadel_consul.discovery.feed import WATCHES, Feed
 from citadel_consul.discovery.naming import ServiceName
 from citadel_consul.discovery.view import View
@@ -53,7 +52,7 @@ class Resolver:
         ejection: EjectionRule = DEFAULT_EJECTION,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._address = consul if consul is not None else consul_from_environment()
+        self._address = consul if consul is not None else _consul_of_the_environment()
         self._near = near
         self._failover = failover
         self._watches = watches
@@ -211,3 +210,10 @@ class Resolver:
     @staticmethod
     def _end_of(running: asyncio.Task[None]) -> BaseException | None:
         return None if running.cancelled() else running.exception()
+
+
+def _consul_of_the_environment() -> ConsulAddress:
+    # Imported late: who names a Consul need not wait for the description of every setting (a tenth of a start's time).
+    from citadel_consul.discovery.environment import consul_from_environment
+
+    return consul_from_environment()
