@@ -19,13 +19,13 @@ from typing import Any
 import httpx
 import jinja2
 import yaml
+from consul_process import ConsulSpace
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ai-platform"
 if str(EXAMPLE) not in sys.path:
     sys.path.insert(0, str(EXAMPLE))
 
 from services.application import Connections  # noqa: E402 - importable from here on
-from services.discovery import Discovery  # noqa: E402
 from services.settings import Settings  # noqa: E402
 
 KEY = "demo-key-for-loopback-only"
@@ -71,20 +71,16 @@ def open_folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def connections_to(**ports: int) -> AsyncIterator[Connections]:
-    """Connections whose Consul knows the services of ``ports`` on this machine, and nothing else."""
-
-    def consul(request: httpx.Request) -> httpx.Response:
-        port = ports.get(request.url.path.rsplit("/", 1)[-1])
-        service = {"Address": "127.0.0.1", "Port": port}
-        entries = [{"Node": {"Address": ""}, "Service": service, "Checks": []}] if port else []
-        return httpx.Response(200, json=entries)
-
-    connections = Connections(Settings("test", port=1))
-    async with httpx.AsyncClient(transport=httpx.MockTransport(consul)) as http:
-        connections.discovery = Discovery(http, "http://consul")
+async def connections_to(consul: ConsulSpace, **ports: int) -> AsyncIterator[Connections]:
+    """Connections of a service to those of ``ports`` on this machine, which Consul knows from now on."""
+    for service, port in ports.items():
+        body = {"Name": service, "Address": "127.0.0.1", "Port": port}
+        consul.request("PUT", "/v1/agent/service/register", body)
+    connections = Connections(Settings("test", port=1, consul_url=consul.url))
+    try:
         yield connections
-    await connections.close()
+    finally:
+        await connections.close()
 
 
 def spawned(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:

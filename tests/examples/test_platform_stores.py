@@ -12,6 +12,7 @@ from pathlib import Path
 
 import ai_platform
 import pytest
+from consul_process import ConsulSpace
 from services.application import Connections
 from services.database import Database
 from services.failures import Unavailable
@@ -48,9 +49,9 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 @pytest.fixture
-async def link(redis_port: int) -> AsyncIterator[RedisLink]:
-    async with ai_platform.connections_to(redis=redis_port) as connections:
-        made = RedisLink(connections.discovery)
+async def link(consul: ConsulSpace, redis_port: int) -> AsyncIterator[RedisLink]:
+    async with ai_platform.connections_to(consul, redis=redis_port) as connections:
+        made = RedisLink(connections.resolver)
         async with made.client() as client:
             await client.flushall()
         yield made
@@ -58,7 +59,7 @@ async def link(redis_port: int) -> AsyncIterator[RedisLink]:
 
 
 def database_of(connections: Connections, password: str = PASSWORD) -> Database:
-    return Database(Settings("test", port=1, environ={"POSTGRES_PASSWORD": password}), connections.discovery)
+    return Database(Settings("test", port=1, environ={"POSTGRES_PASSWORD": password}), connections.resolver)
 
 
 def stop(process: subprocess.Popen[bytes], number: signal.Signals) -> int:
@@ -125,10 +126,12 @@ async def test_work_abandoned_by_another_is_taken_over_after_its_time_only(link:
     assert await heir.abandoned(10) == taken
 
 
-async def test_redis_keeps_its_data_through_a_stop_and_its_client_finds_it_again(tmp_path: Path) -> None:
+async def test_redis_keeps_its_data_through_a_stop_and_its_client_finds_it_again(
+    consul: ConsulSpace, tmp_path: Path
+) -> None:
     port = ai_platform.free_ports(1)[0]
-    async with ai_platform.connections_to(redis=port) as connections:
-        link = RedisLink(connections.discovery)
+    async with ai_platform.connections_to(consul, redis=port) as connections:
+        link = RedisLink(connections.resolver)
         with redis_at(port, tmp_path) as process:
             async with link.client() as client:
                 await client.set("key", b"kept")
@@ -163,9 +166,9 @@ async def answering(database: Database) -> None:
                 await asyncio.sleep(0.01)
 
 
-async def test_postgres_keeps_its_data_through_stop_and_kill(postgres_folder: Path) -> None:
+async def test_postgres_keeps_its_data_through_stop_and_kill(consul: ConsulSpace, postgres_folder: Path) -> None:
     port = ai_platform.free_ports(1)[0]
-    async with ai_platform.connections_to(postgresql=port) as connections:
+    async with ai_platform.connections_to(consul, postgresql=port) as connections:
         database = database_of(connections)
         with postgres_at(port, postgres_folder) as process:
             await answering(database)
@@ -188,9 +191,9 @@ async def test_postgres_keeps_its_data_through_stop_and_kill(postgres_folder: Pa
     assert "was interrupted" not in last_start, "the port was open before the crash was recovered from"
 
 
-async def test_an_idle_connection_that_broke_is_made_anew_unnoticed(postgres_folder: Path) -> None:
+async def test_an_idle_connection_that_broke_is_made_anew_unnoticed(consul: ConsulSpace, postgres_folder: Path) -> None:
     port = ai_platform.free_ports(1)[0]
-    async with ai_platform.connections_to(postgresql=port) as connections:
+    async with ai_platform.connections_to(consul, postgresql=port) as connections:
         database, other = database_of(connections), database_of(connections)
         with postgres_at(port, postgres_folder):
             await answering(database)
@@ -201,9 +204,11 @@ async def test_an_idle_connection_that_broke_is_made_anew_unnoticed(postgres_fol
             await other.close()
 
 
-async def test_a_failed_transaction_leaves_nothing_and_its_connection_is_not_reused(postgres_folder: Path) -> None:
+async def test_a_failed_transaction_leaves_nothing_and_its_connection_is_not_reused(
+    consul: ConsulSpace, postgres_folder: Path
+) -> None:
     port = ai_platform.free_ports(1)[0]
-    async with ai_platform.connections_to(postgresql=port) as connections:
+    async with ai_platform.connections_to(consul, postgresql=port) as connections:
         database = database_of(connections)
         with postgres_at(port, postgres_folder):
             await answering(database)
@@ -214,9 +219,9 @@ async def test_a_failed_transaction_leaves_nothing_and_its_connection_is_not_reu
             await database.close()
 
 
-async def test_postgres_asks_for_the_password(postgres_folder: Path) -> None:
+async def test_postgres_asks_for_the_password(consul: ConsulSpace, postgres_folder: Path) -> None:
     port = ai_platform.free_ports(1)[0]
-    async with ai_platform.connections_to(postgresql=port) as connections:
+    async with ai_platform.connections_to(consul, postgresql=port) as connections:
         database = database_of(connections)
         with postgres_at(port, postgres_folder):
             await answering(database)

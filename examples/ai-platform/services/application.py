@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -27,7 +26,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from . import logs
-from .discovery import Discovery
+from .discovery import client_over, resolver_for
 from .failures import Failure, Unavailable
 from .middleware import Gate
 from .payload import Json
@@ -66,17 +65,17 @@ class Service:
 
 
 class Connections:
-    """The way of a service to the others: one pooled HTTP client, Consul, and the peers behind it."""
+    """The way of a service to the others: what Consul knows of them, a pooled HTTP client, and the peers behind it."""
 
     def __init__(self, settings: Settings) -> None:
-        # trust_env=False: a proxy of the environment must not see what services on loopback say to each other.
-        self.http = httpx.AsyncClient(trust_env=False, timeout=5.0, limits=httpx.Limits(max_connections=100))
-        self.discovery = Discovery(self.http, settings.consul_url, settings.consul_token)
-        self.peers = Peers(self.http, self.discovery)
+        self.resolver = resolver_for(settings)
+        self.http = client_over(self.resolver)
+        self.peers = Peers(self.http)
 
     async def close(self) -> None:
-        """Close every pooled connection."""
+        """Close every pooled connection, and stop following services."""
         await self.http.aclose()
+        await self.resolver.aclose()
 
 
 class Application:

@@ -118,7 +118,7 @@ class Keys:
 
 def build(settings: Settings, connections: Connections) -> Service:
     """The service over the postgres that Consul knows."""
-    database = Database(settings, connections.discovery)
+    database = Database(settings, connections.resolver)
     keys = Keys(database, settings.text("BOOTSTRAP_API_KEY"))
 
     async def verify(request: Request) -> Response:

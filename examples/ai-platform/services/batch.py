@@ -121,7 +121,7 @@ async def submit(peers: Peers, documents: list[str]) -> list[str]:
 
 def build(settings: Settings, connections: Connections) -> Service:
     """The service over the stores and peers that Consul knows."""
-    database, link = Database(settings, connections.discovery), RedisLink(connections.discovery)
+    database, link = Database(settings, connections.resolver), RedisLink(connections.resolver)
     jobs = Jobs(database)
     queue = WorkQueue(link, JOBS, "batch-processor", settings.node)
     indexer = Indexer(connections.peers, VectorSpace(connections.peers))

@@ -73,16 +73,25 @@ class Stores:
 class Overview:
     """What all services of the platform say of themselves."""
 
-    def __init__(self, connections: Connections, stores: Stores) -> None:
+    def __init__(self, settings: Settings, connections: Connections, stores: Stores) -> None:
+        self._settings = settings
         self._connections = connections
         self._stores = stores
 
     async def services(self) -> list[Figures]:
         """One entry for each service that Consul knows, in the order of their names."""
-        names = await self._connections.discovery.tagged(TAG)
-        if names is None:
-            raise Unavailable("Consul does not answer")
-        return list(await asyncio.gather(*(self._one(name) for name in names)))
+        return list(await asyncio.gather(*(self._one(name) for name in await self._names())))
+
+    async def _names(self) -> list[str]:
+        """The services that carry the platform's tag. Raises Unavailable while Consul does not answer."""
+        url, token = self._settings.consul_url, self._settings.consul_token
+        headers = {"X-Consul-Token": token} if token else {}
+        try:
+            response = await self._connections.http.get(f"{url}/v1/catalog/services", headers=headers, timeout=2.0)
+            services = response.raise_for_status().json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise Unavailable("Consul does not answer") from error
+        return sorted(name for name, tags in services.items() if TAG in tags)
 
     async def usage(self) -> list[Figures]:
         """What each client used; nothing while the event collector is away."""
@@ -96,8 +105,9 @@ class Overview:
         try:
             if name in self._stores:
                 return await self._stores.figures(name)
-            address = (await self._connections.discovery.addresses(name))[0]
-            response = await self._connections.http.get(f"{address.url}/health", timeout=2.0)
+            response = await self._connections.http.get(
+                f"http://{name}.consul/health", timeout=2.0, extensions={"deadline": 2.0}
+            )
             found: Figures = orjson.loads(response.content)
         except (Failure, httpx.HTTPError, ValueError) as error:
             return {"status": "unreachable", "service": name, "reasons": [str(error)]}
@@ -124,9 +134,9 @@ def exposition(services: list[Figures]) -> str:
 
 def build(settings: Settings, connections: Connections) -> Service:
     """The service over everything that Consul knows of the platform."""
-    database, link = Database(settings, connections.discovery, size=2), RedisLink(connections.discovery)
+    database, link = Database(settings, connections.resolver, size=2), RedisLink(connections.resolver)
     stores = Stores(database, link)
-    overview = Overview(connections, stores)
+    overview = Overview(settings, connections, stores)
 
     async def page(_: Request) -> Response:
         return FileResponse(_PAGE, media_type="text/html")

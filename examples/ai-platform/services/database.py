@@ -14,7 +14,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.rows import DictRow, dict_row
 
-from .discovery import Discovery
+from .discovery import Resolver, instance
 from .failures import Unavailable
 from .settings import Settings
 
@@ -26,9 +26,9 @@ _STATEMENT_TIMEOUT_MS = 5000
 class Database:
     """A pool of at most ``size`` connections to the service ``postgresql``."""
 
-    def __init__(self, settings: Settings, discovery: Discovery, size: int = 4) -> None:
+    def __init__(self, settings: Settings, resolver: Resolver, size: int = 4) -> None:
         self._settings = settings
-        self._discovery = discovery
+        self._resolver = resolver
         self._slots = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
 
@@ -92,12 +92,12 @@ class Database:
                 self._idle.append(connection)
 
     async def _connect(self) -> Connection:
-        host, port = (await self._discovery.addresses("postgresql"))[0]
+        found = await instance(self._resolver, "postgresql")
         options = f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}"
         try:
             return await psycopg.AsyncConnection.connect(
-                host=host,
-                port=port,
+                host=found.host,
+                port=found.port,
                 dbname=self._settings.text("POSTGRES_DB", "ai_platform"),
                 user=self._settings.text("POSTGRES_USER", "citadel"),
                 password=self._settings.text("POSTGRES_PASSWORD"),
@@ -108,7 +108,7 @@ class Database:
                 row_factory=dict_row,
             )
         except psycopg.OperationalError as error:
-            self._discovery.forget("postgresql")
+            self._resolver.report_failure(found)
             raise Unavailable(f"postgresql: {str(error).strip()}") from error
 
     async def _drop_idle(self) -> None:

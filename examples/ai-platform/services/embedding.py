@@ -81,7 +81,7 @@ class Embeddings:
 
 def build(settings: Settings, connections: Connections) -> Service:
     """The service over the redis and the vector store that Consul knows."""
-    link = RedisLink(connections.discovery)
+    link = RedisLink(connections.resolver)
     embeddings = Embeddings(link)
 
     async def answer(request: Request) -> Response:

@@ -115,7 +115,7 @@ class Collector:
 
 def build(settings: Settings, connections: Connections) -> Service:
     """The service over the redis and the postgres that Consul knows."""
-    database, link = Database(settings, connections.discovery), RedisLink(connections.discovery)
+    database, link = Database(settings, connections.resolver), RedisLink(connections.resolver)
     collector = Collector(WorkQueue(link, EVENTS, "event-collector", settings.node), database)
 
     async def latest(request: Request) -> Response:

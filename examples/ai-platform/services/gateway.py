@@ -148,7 +148,7 @@ class Gateway:
 
 def build(settings: Settings, connections: Connections) -> Service:
     """The service over the peers and the redis that Consul knows."""
-    link = RedisLink(connections.discovery)
+    link = RedisLink(connections.resolver)
     gateway = Gateway(settings, connections.peers, link)
 
     def passed_on(kind: str) -> Answer:

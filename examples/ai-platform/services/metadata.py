@@ -163,7 +163,7 @@ class Documents:
 
 def build(settings: Settings, connections: Connections) -> Service:
     """The service over the postgres and the redis that Consul knows."""
-    database, link = Database(settings, connections.discovery), RedisLink(connections.discovery)
+    database, link = Database(settings, connections.resolver), RedisLink(connections.resolver)
     folder = settings.text("CORPUS_DIR")
     documents = Documents(database, link, Path(folder) if folder else None)
 

@@ -1,4 +1,4 @@
-"""Redis, found through Consul: one pooled client, made anew at another address when the old one fails."""
+"""Redis, found through Consul: one pooled client, made anew when its instance no longer serves."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, RedisError, ResponseError
 
-from .discovery import Address, Discovery
+from .discovery import Instance, Resolver, instance, instances
 from .failures import Unavailable
 
 
 class RedisLink:
     """The service ``redis``. Strings come back as bytes: embeddings are no text."""
 
-    def __init__(self, discovery: Discovery) -> None:
-        self._discovery = discovery
+    def __init__(self, resolver: Resolver) -> None:
+        self._resolver = resolver
         self._client: redis.Redis | None = None
-        self._address: Address | None = None
+        self._instance: Instance | None = None
         self._connecting = asyncio.Lock()
 
     @asynccontextmanager
@@ -35,7 +35,8 @@ class RedisLink:
                 raise Unavailable("redis is still loading its data") from error
             raise
         except (RedisError, OSError) as error:
-            self._discovery.forget("redis")
+            if self._instance is not None:
+                self._resolver.report_failure(self._instance)
             raise Unavailable(f"redis: {error}") from error
 
     async def probe(self) -> None:
@@ -50,18 +51,19 @@ class RedisLink:
             self._client = None
 
     async def _current(self) -> redis.Redis:
-        address = (await self._discovery.addresses("redis"))[0]
+        serving = {one.address for one in await instances(self._resolver, "redis")}
         async with self._connecting:
-            if self._client is None or address != self._address:
+            if self._client is None or self._instance is None or self._instance.address not in serving:
                 await self.close()
-                self._client, self._address = _connect(address), address
+                self._instance = await instance(self._resolver, "redis")
+                self._client = _connect(self._instance)
             return self._client
 
 
-def _connect(address: Address) -> redis.Redis:
+def _connect(found: Instance) -> redis.Redis:
     return redis.Redis(
-        host=address.host,
-        port=address.port,
+        host=found.host,
+        port=found.port,
         socket_connect_timeout=1.0,
         socket_timeout=10.0,
         # One retry, at once: a pooled connection that redis closed in between is no failure of redis.
