@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from world import Listener, World, is_wake, order_of
 
-from citadel_consul.core.actions import Action, SetDesired, WriteOperation, WriteStep
+from citadel_consul.core.actions import Action, SetDesired, WriteIncident, WriteOperation, WriteStep
 from citadel_consul.core.lifecycle import Phase
 from citadel_consul.core.model import Condition, Edge, Instance, OnFailure, Strength
 from citadel_consul.core.operation import (
@@ -233,10 +233,18 @@ def decisions_are_level_triggered(world: World, actions: list[Action], done: boo
     after = world.fork()
     after.listeners, after.judges = [], []
     for action in after.lead():
-        step = world.steps[action.operation, action.position] if isinstance(action, WriteStep) else None
-        said = isinstance(action, WriteStep) and step is not None and step.state is action.step.state
-        assert said or is_wake(action), f"still to be done: {action}"
+        assert _is_explanation(world, action) or is_wake(action), f"still to be done: {action}"
     assert all(is_wake(action) for action in after.decide())
+
+
+def _is_explanation(world: World, action: Action) -> bool:
+    """Whether an action says no more than what something waits for."""
+    if isinstance(action, WriteStep):
+        return world.steps[action.operation, action.position].state is action.step.state
+    if isinstance(action, WriteIncident):
+        before = world.incidents.get(action.incident.service)
+        return before is not None and replace(before, waits_for=action.incident.waits_for) == action.incident
+    return False
 
 
 def whatever_waits_is_woken(world: World, actions: list[Action], done: bool) -> None:

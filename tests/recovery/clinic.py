@@ -43,7 +43,7 @@ class Clinic(World):
 
     def kill_hard(self, *services: str) -> None:
         """SIGKILL every process of ``services``; their agents see it at once."""
-        for instance in [i for i in self.processes if i.service in services]:
+        for instance in [i for i in self.processes if i.service in services and not self._is_stopping(i)]:
             self._end(instance, Phase.EXITED, detail="killed by SIGKILL", exit_signal=9)
 
     def hang(self, *services: str, for_good: bool = False) -> None:
@@ -92,6 +92,9 @@ class Clinic(World):
         checks.update({i: CheckStatus.WARNING for i in self.warnings if self._is_ready(i)})
         checks.update({i: CheckStatus.CRITICAL for i in self.ill if self._is_ready(i)})
         return replace(super().snapshot(), checks=checks)
+
+    def _is_stopping(self, instance: Instance) -> bool:
+        return self.observed[instance].phase is Phase.STOPPING
 
     def _is_ready(self, instance: Instance) -> bool:
         seen = self.observed.get(instance)

@@ -34,13 +34,10 @@ def heal(turn: Turn, taken: Iterable[tuple[str, frozenset[str]]]) -> None:
     frozen = brakes(ward)
     if not frozen:
         quarantine(ward)
-    for incident in list(ward.incidents()):
-        if incident.service not in ward.order:
-            follow_up(ward, incident)
+    _follow_up(ward)
     if not frozen:
-        for service in ward.order:
-            treat(ward, service)
-        _begin_due(ward)
+        while _treat(ward):  # what an incident held back is looked at again when that closes
+            continue
         _revive(ward)
     ward.write_changes()
 
@@ -50,6 +47,24 @@ def _is_needed(turn: Turn, seen: Survey) -> bool:
         turn.wake(seen.look_again_at)
     open_incidents = any(not incident.over for incident in turn.snapshot.incidents.values())
     return bool(seen.failures or seen.lapses or seen.idle or open_incidents)
+
+
+def _treat(ward: Ward) -> bool:
+    """Deal with all that fails and nothing works on; returns whether an incident closed by that."""
+    for service in ward.order:
+        if service not in ward.busy:
+            treat(ward, service)
+    _begin_due(ward)
+    ward.due.clear()
+    before = {incident.id for incident in ward.incidents()}
+    _follow_up(ward)
+    return not before <= {incident.id for incident in ward.incidents()}
+
+
+def _follow_up(ward: Ward) -> None:
+    for incident in list(ward.incidents()):
+        if incident.service not in ward.order:
+            follow_up(ward, incident)
 
 
 def _begin_due(ward: Ward) -> None:
@@ -64,11 +79,16 @@ def _begin_due(ward: Ward) -> None:
         ready = [group for group in ready if group not in together]
         remedies = [*(r for group, _ in together for r in group), remedy]
         ready.append((remedies, scope.union(*(s for _, s in together))))
-    for remedies, _ in ready:
-        operation = _request(ward, remedies)
-        _begin(ward, operation, plan(ward.turn.snapshot, operation))
+    for remedies, operation, planned in [_planned(ward, remedies) for remedies, _ in ready]:
+        _begin(ward, operation, planned)
         for remedy in remedies:
             begun(ward, remedy, operation.id)
+
+
+def _planned(ward: Ward, remedies: list[Remedy]) -> tuple[list[Remedy], Operation, Plan]:
+    """All are planned before any begins: what one starts again is no dependent for another to restart."""
+    operation = _request(ward, remedies)
+    return remedies, operation, plan(ward.turn.snapshot, operation)
 
 
 def _wait_for_operation(ward: Ward, remedy: Remedy, scope: frozenset[str]) -> None:
@@ -81,10 +101,10 @@ def _request(ward: Ward, remedies: list[Remedy]) -> Operation:
     now = ward.turn.now
     failures = [failure for remedy in remedies for failure in remedy.failures]
     return Operation(
-        id=identifier(now, failures[0].instance.service),
+        id=_unused(ward, failures[0].instance.service),
         kind=Kind.RECOVER,
         targets=tuple(str(failure.instance) for failure in failures),
-        options=Options(on_failure=OnFailure.CONTINUE, reason=failures[0].cause),
+        options=Options(on_failure=OnFailure.CONTINUE, reason=str(failures[0].cause)),
         requested_by=AUTOMATIC,
         requested_at=now,
     )
@@ -96,7 +116,7 @@ def _revive(ward: Ward) -> None:
         return
     now = ward.turn.now
     operation = Operation(
-        id=identifier(now, f"{instances[0].service}-and-above"),
+        id=_unused(ward, instances[0].service),
         kind=Kind.STARTUP,
         targets=tuple(str(instance) for instance in instances),
         options=Options(on_failure=OnFailure.CONTINUE, reason="what it needs is back"),
@@ -106,6 +126,14 @@ def _revive(ward: Ward) -> None:
     planned = plan(ward.turn.snapshot, operation)
     if not planned.scope & ward.busy.keys():
         _begin(ward, operation, planned)
+
+
+def _unused(ward: Ward, about: str) -> str:
+    """An identifier for an operation of this moment that no other has."""
+    known, at = {operation.id for operation in ward.turn.operations}, ward.turn.now
+    while (found := identifier(at, about)) in known:
+        at += 1e-6
+    return found
 
 
 def _begin(ward: Ward, operation: Operation, planned: Plan) -> None:

@@ -142,7 +142,7 @@ def _is_followed(ward: Ward, incident: Incident) -> bool:
         return True
     for service in incident.affected:
         failures = ward.survey.failures.get(service, ())
-        if service in incident.followed or ward.incident(service) is not None:
+        if service in incident.followed or service in ward.busy or ward.incident(service) is not None:
             continue
         if any(f.dead and not ward.is_held(f.instance) for f in failures):
             return policy_of(ward.turn.snapshot, service).enabled
@@ -161,7 +161,7 @@ def _open(ward: Ward, service: str, failures: list[Failure]) -> Incident:
         service=service,
         state=IncidentState.OPEN,
         opened_at=now,
-        cause=failures[0].cause,
+        cause=str(failures[0].cause),
         detail=_told(failures),
         affected=affected_by(ward.turn.snapshot, service, ward.wanted),
         bout_began_at=now,
