@@ -119,8 +119,8 @@ Backend = ProcessBackend
 class RecoveryPolicy:
     """How failures of a service are recovered; ``None`` takes the orchestrator's setting.
 
-    The delay before attempt n is drawn from ``[0, min(max_delay_seconds, delay_seconds * 2**(n-1))]`` (full
-    jitter), except that the first attempt after a healthy period is immediate. ``attempts`` and ``total_seconds``
+    The first attempt after a healthy period is immediate. The delay before attempt n is drawn from
+    ``[0, min(max_delay_seconds, delay_seconds * 2**(n-2))]`` (full jitter). ``attempts`` and ``total_seconds``
     bound one bout; a bout ends, and the budget is whole again, after ``reset_after_seconds`` of health.
     """
 

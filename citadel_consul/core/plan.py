@@ -43,7 +43,7 @@ def plan(snapshot: Snapshot, operation: Operation) -> Plan:
         return _plan_startup(snapshot, targets)
     if operation.kind is Kind.SHUTDOWN:
         return _plan_shutdown(snapshot, targets, cascade=operation.options.cascade)
-    if operation.kind is Kind.RECOVER:
+    if operation.kind is Kind.RECOVER and not operation.automatic:  # citadel names what it found broken, and no more
         targets = _broken_or_all(snapshot, targets)
     return _plan_restart(snapshot, targets, cascade=operation.options.cascade)
 
