@@ -69,12 +69,14 @@ class Field:
         """
         if not self.instances:
             return None
-        one = bisect_right(self.bounds, first * self.bounds[-1])
-        rest = self.bounds[-1] - self.weights[one]
+        total = self.bounds[-1]
+        # Whole numbers, because a sum of fractions can be rounded up to the end of the line, where nobody is.
+        one = bisect_right(self.bounds, int(first * total))
+        rest = total - self.weights[one]
         if rest == 0:
             return self.instances[one]
         # A point on the line of the others, which is the whole line with the span of ``one`` cut out.
-        point = second * rest
+        point = int(second * rest)
         if point >= self.bounds[one] - self.weights[one]:
             point += self.weights[one]
         other = bisect_right(self.bounds, point)

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from discovery_instances import instance
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from citadel_consul.consul.instances import Instance
@@ -97,6 +97,8 @@ def test_nobody_is_chosen_of_nobody() -> None:
 
 
 @given(weights, draws, draws)
+@example([0, 0], 0.0, 1 - 2**-53)
+@example([3, 2], 1 - 2**-53, 1 - 2**-53)
 def test_a_weight_of_zero_is_drawn_only_if_all_have_it(given_weights: list[int], first: float, second: float) -> None:
     field = Field.of(tuple(instance(port, weight=weight) for port, weight in enumerate(given_weights, 1)))
     chosen = field.choose({}, first, second)
