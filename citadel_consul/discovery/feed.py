@@ -62,6 +62,7 @@ class Feed:
         self._retire = retire
         self._jitter = jitter
         self._wanted: asyncio.Queue[View] = asyncio.Queue()
+        self._troubled: set[View] = set()
 
     def follow(self, view: View) -> None:
         """Keep ``view`` up to date from now on."""
@@ -94,6 +95,7 @@ class Feed:
         finally:
             self._slots.candidates -= 1
             self._slots.leave(view)
+            self._troubled.discard(view)
             view.live, view.retired = False, True
             view.on_ask(lambda: None)
             self._retire(view)
@@ -115,14 +117,18 @@ class Feed:
 
     def _lost(self, view: View, error: CitadelError) -> None:
         view.live, view.trouble = False, error
-        log.warning("%s: Consul cannot be asked, what is known stays in use: %s", view.name, error)
+        if not self._troubled:  # said once, however many services there are
+            log.warning("Consul cannot be asked, what is known stays in use: %s", error)
+        self._troubled.add(view)
         view.announce()
 
     def _learned(self, view: View, fact: Fresh[Instances], distrusted: bool, lonely: asyncio.Event) -> None:
-        if view.trouble is not None:
-            log.info("%s: Consul answers again", view.name)
         first = not view.known or view.trouble is not None
         view.trouble = None
+        if view in self._troubled:
+            self._troubled.discard(view)
+            if not self._troubled:
+                log.info("Consul answers again, about every service in use")
 
         def told(roster: Roster, now: float) -> Roster:
             return roster.told(fact.value, now, after_outage=distrusted)

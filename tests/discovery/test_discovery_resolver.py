@@ -127,6 +127,26 @@ async def test_what_is_known_serves_on_while_consul_is_gone_and_is_true_again_so
         assert time.monotonic() - back < 5
 
 
+async def test_an_outage_is_said_once_however_many_services_there_are(
+    new_consul: Callable[..., ConsulProcess], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "citadel_consul.discovery")
+    server = new_consul()
+    async with Resolver(parse_address(server.address)) as resolver:
+        for service in ("a", "b", "c"):
+            await resolver.instances(service)
+        server.kill()
+        views = list(resolver._views.values())
+        await until(lambda: all(view.trouble is not None for view in views))
+        await asyncio.to_thread(server.start)
+        await until(lambda: all(view.trouble is None for view in views))
+    said = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert said == [
+        "Consul cannot be asked, what is known stays in use",
+        "Consul answers again, about every service in use",
+    ]
+
+
 def set_distance(consul: ConsulSpace, node: str, seconds: float) -> None:
     """Put a node at a round trip of so many seconds from the origin; Consul measures that itself, in minutes."""
     coordinate = {"Vec": [seconds, *[0.0] * 7], "Error": 0.1, "Adjustment": 0.0, "Height": 1e-5}
