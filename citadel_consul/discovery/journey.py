@@ -12,6 +12,8 @@ an answer came, of whatever status      none: an answer is an answer
 
 The next attempt goes at once to an instance that was not tried; when all were, it waits a little and starts over.
 
+Attempts after a time-out are bounded by a budget, lest they add to what made everything slow.
+
 With a deadline no attempt may take what the others need: one that has alternatives gets half of the time that is left.
 """
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from time import monotonic
 from typing import Any, Final
@@ -32,6 +34,7 @@ from tenacity.wait import WaitBaseT
 
 from citadel_consul.consul.instances import Instance
 from citadel_consul.discovery.balancer import Outcome
+from citadel_consul.discovery.budget import Budget
 from citadel_consul.discovery.failures import DeadlineExceeded
 from citadel_consul.discovery.view import View
 from citadel_consul.errors import TemporaryError
@@ -66,6 +69,7 @@ class Rules:
     deadline_seconds: float | None = None
     clock: Callable[[], float] = monotonic
     draw: Callable[[], float] = random.random
+    budget: Budget = field(default_factory=Budget)
 
 
 class Journey:
@@ -80,6 +84,7 @@ class Journey:
         self._pauses = 0
         seconds = request.extensions.get("deadline", rules.deadline_seconds)
         self._deadline = None if seconds is None else rules.clock() + float(seconds)
+        rules.budget.fill()
 
     def choose(self) -> Instance:
         """The instance for the next attempt. Raises Interrupted with NoInstance if nobody serves."""
@@ -128,7 +133,9 @@ class Journey:
         self._tried.add(instance.address)
         if self._over():
             return self._too_late(error)
-        return Interrupted(error) if isinstance(error, _UNSENT) or self._may_repeat() else error
+        if isinstance(error, _UNSENT) or (self._may_repeat() and self._can_afford(outcome)):
+            return Interrupted(error)
+        return error
 
     def policy(self) -> tuple[StopBaseT, WaitBaseT, RetryBaseT]:
         """For tenacity: when to stop, how long to wait, what to try again. For the attempts after the first."""
@@ -168,7 +175,7 @@ class Journey:
     def _seconds(self) -> float | None:
         """The time that the attempt may take."""
         left = self._left_seconds
-        if left is None or not self._view.balancer.untried(self._tried) or not self._may_repeat():
+        if left is None or not self._may_repeat() or not self._rules.budget.left:
             return left
         alternatives = len({one.address for one in self._view.instances} - self._tried) > 1
         return left / 2 if alternatives else left
@@ -180,6 +187,9 @@ class Journey:
             # A body that comes from an iterator is gone once it was sent.
             self._repeatable = safe and isinstance(request.stream, httpx.ByteStream)
         return self._repeatable
+
+    def _can_afford(self, outcome: Outcome) -> bool:
+        return outcome is not Outcome.TIMED_OUT or self._rules.budget.take()
 
     def _over(self) -> bool:
         return self._deadline is not None and self._rules.clock() >= self._deadline

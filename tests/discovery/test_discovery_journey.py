@@ -10,6 +10,7 @@ from discovery_instances import Clock, instance
 
 from citadel_consul.consul.instances import Instance
 from citadel_consul.discovery.balancer import Balancer
+from citadel_consul.discovery.budget import Budget
 from citadel_consul.discovery.failures import DeadlineExceeded, NoInstance
 from citadel_consul.discovery.journey import LONGEST_PAUSE_SECONDS, Interrupted, Journey, Rules
 from citadel_consul.discovery.naming import ServiceName
@@ -157,6 +158,29 @@ def test_a_request_can_have_a_deadline_of_its_own() -> None:
     raised = travelling.failed(travelling.choose(), SILENT)
     assert isinstance(raised, DeadlineExceeded)
     assert raised.__cause__ is SILENT
+
+
+def test_time_outs_are_repeated_within_a_budget_and_broken_connections_always() -> None:
+    clock, budget = Clock(), Budget(share=0.5, reserve=2.0)
+    view = view_of(clock, instance(1), instance(2))
+    rules = Rules(deadline_seconds=8.0, clock=clock, budget=budget)
+
+    def repeated(error: httpx.TransportError) -> bool:
+        travelling = Journey(get(), view, rules)
+        return isinstance(travelling.failed(travelling.choose(), error), Interrupted)
+
+    # Each request adds a half, but the budget was full before the first.
+    assert [repeated(SILENT) for _ in range(6)] == [True, True, True, False, True, False]
+    assert all(repeated(BROKEN) for _ in range(10))
+
+
+def test_a_request_whose_time_out_would_not_be_repeated_gets_all_the_time_there_is() -> None:
+    clock, budget = Clock(), Budget(share=0.0, reserve=1.0)
+    view = view_of(clock, instance(1), instance(2))
+    rules = Rules(deadline_seconds=8.0, clock=clock, budget=budget)
+    assert Journey(get(), view, rules).addressed_to(instance(1)).extensions["timeout"]["read"] == 4.0
+    budget.take()
+    assert Journey(get(), view, rules).addressed_to(instance(1)).extensions["timeout"]["read"] == 8.0
 
 
 def test_no_pause_goes_past_the_deadline() -> None:
