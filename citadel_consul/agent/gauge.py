@@ -21,13 +21,12 @@ from citadel_consul.agent.readiness import Finding, Prober, finding_in, url_of
 from citadel_consul.agent.runner import InstanceRunner
 from citadel_consul.core.figures import figures_in
 from citadel_consul.core.lifecycle import Phase
-from citadel_consul.core.measurement import CheckCounts, Measurement, NodeMeasurements
+from citadel_consul.core.measurement import PATH, CheckCounts, Measurement, NodeMeasurements
 from citadel_consul.core.model import Check, CheckKind, ServiceSpec
 from citadel_consul.core.snapshot import CheckStatus
 from citadel_consul.store import documents
 from citadel_consul.telemetry.responder import Responder
 
-PATH = "/v1/probes"
 FRESH_SECONDS = 1.0
 ANSWER_SECONDS = 0.5
 SERVICES_AT_A_TIME = 16

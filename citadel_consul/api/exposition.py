@@ -20,8 +20,10 @@ from citadel_consul.api.meter import Meter
 from citadel_consul.core.answers.health import uptime_seconds
 from citadel_consul.core.answers.problems import missing_agents
 from citadel_consul.core.health import SERVING, Status, service_statuses
+from citadel_consul.core.incident import IncidentState
 from citadel_consul.core.operation import Kind, OperationState
 from citadel_consul.core.snapshot import Snapshot
+from citadel_consul.core.stats import ServiceStats, Standing, availability, stack_account
 from citadel_consul.orchestrator.orchestrator import Orchestrator
 
 
@@ -58,6 +60,9 @@ class _Scrape(Collector):
         if snapshot is not None:
             yield _gauge("citadel_stack_led", "Whether any orchestrator leads the stack.", self._reading.led)
             yield from _services(snapshot, self._reading.now)
+            yield from _accounts(snapshot, self._reading.now)
+            yield from _stack_account(snapshot, self._reading.now)
+            yield from _incidents(snapshot)
             yield from _operations(snapshot)
             yield from _order(snapshot)
 
@@ -99,6 +104,67 @@ def _services(snapshot: Snapshot, now: float) -> Iterator[Metric]:
         found = (snapshot.observed.get(instance) for instance in snapshot.instances(service))
         starts.add_metric((service,), sum(observed.starts for observed in found if observed is not None))
     yield from (up, uptime, starts)
+
+
+def _accounts(snapshot: Snapshot, now: float) -> Iterator[Metric]:
+    """What the leader has counted of each service."""
+    known = {name: snapshot.stats[name] for name in snapshot.specs if name in snapshot.stats}
+    ratio = GaugeMetricFamily(
+        "citadel_service_availability_ratio", "Share of its wanted time in which it served.", labels=("service",)
+    )
+    counters = {
+        "up_seconds": "Time in which its instances served.",
+        "planned_downtime_seconds": "Time in which they did not, by order.",
+        "unplanned_downtime_seconds": "Time in which they did not, and should have.",
+        "failures": "How often an instance stopped serving unasked.",
+        "restarts": "Starts of instances beyond their first.",
+        "recoveries_succeeded": "Recoveries that brought it back.",
+        "recoveries_failed": "Recoveries that did not.",
+    }
+    families = {
+        name: CounterMetricFamily(f"citadel_service_{name}", text, labels=("service",))
+        for name, text in counters.items()
+    }
+    for service, stats in known.items():
+        share = availability(stats, now)
+        if share is not None:
+            ratio.add_metric((service,), share / 100.0)
+        for name, value in _counted(stats, now).items():
+            families[name].add_metric((service,), value)
+    yield ratio
+    yield from families.values()
+
+
+def _counted(stats: ServiceStats, now: float) -> dict[str, float]:
+    sums = stats.sums_at(now)
+    return {
+        "up_seconds": sums[Standing.UP],
+        "planned_downtime_seconds": sums[Standing.PLANNED],
+        "unplanned_downtime_seconds": sums[Standing.UNPLANNED],
+        "failures": stats.failures,
+        "restarts": stats.restarts,
+        "recoveries_succeeded": stats.recoveries_succeeded,
+        "recoveries_failed": stats.recoveries_failed,
+    }
+
+
+def _stack_account(snapshot: Snapshot, now: float) -> Iterator[Metric]:
+    account = stack_account(snapshot.stats)
+    sums = account.sums_at(now) if account is not None else dict.fromkeys(Standing, 0.0)
+    yield _counter("citadel_stack_up_seconds", "Time in which all critical services served.", sums[Standing.UP])
+    text = "Time in which one did not, by order."
+    yield _counter("citadel_stack_planned_downtime_seconds", text, sums[Standing.PLANNED])
+    text = "Time in which one did not, and should have."
+    yield _counter("citadel_stack_unplanned_downtime_seconds", text, sums[Standing.UNPLANNED])
+
+
+def _incidents(snapshot: Snapshot) -> Iterator[Metric]:
+    counts = Counter(incident.state for incident in snapshot.incidents.values())
+    family = GaugeMetricFamily("citadel_incidents", "Incidents that are not over, by state.", labels=("state",))
+    for state in IncidentState:
+        if state is not IncidentState.CLOSED:
+            family.add_metric((str(state),), counts[state])
+    yield family
 
 
 def _operations(snapshot: Snapshot) -> Iterator[Metric]:

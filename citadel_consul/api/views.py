@@ -6,6 +6,8 @@ import time
 
 from fastapi import APIRouter, Request, Response
 
+from citadel_consul.api.documents import HEALTH_DOCUMENT
+from citadel_consul.api.measuring import read_measured
 from citadel_consul.api.reading import leadership_of, locator, read_findings, read_standbys, with_steps
 from citadel_consul.api.replies import PREFIX, reply
 from citadel_consul.api.site import caller_of, site_of
@@ -15,7 +17,7 @@ from citadel_consul.core.answers.dependencies import (
     dependency_answer,
     dependency_debug_answer,
 )
-from citadel_consul.core.answers.health import HealthAnswer, HealthDebugAnswer, health_answer, health_debug_answer
+from citadel_consul.core.answers.health import HealthDebugAnswer, health_answer, health_debug_answer
 from citadel_consul.core.answers.metrics import MetricsAnswer, is_whole_startup, metrics_answer
 from citadel_consul.core.answers.services import ServicesAnswer, services_answer
 from citadel_consul.core.answers.status import StatusAnswer, status_answer
@@ -43,11 +45,12 @@ async def services(request: Request) -> Response:
     return reply(services_answer(state.snapshot(), time.time(), locate=locator(state)))
 
 
-@router.get("/health", response_model=HealthAnswer)
+@router.get("/health", response_model=HEALTH_DOCUMENT)
 async def health(request: Request) -> Response:
-    """How each service is."""
+    """How each service is. The node agents are asked what they measure, and given a second."""
     state = await site_of(request).read(caller_of(request))
-    return reply(health_answer(state.snapshot(), time.time()))
+    measured = await read_measured(state)
+    return reply(health_answer(state.snapshot(), time.time(), measured).document())
 
 
 @router.get("/dependencies", response_model=DependencyAnswer)
@@ -61,9 +64,10 @@ async def dependencies(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Figures over time. For Prometheus there is `/metrics`."""
     site, client = site_of(request), caller_of(request)
-    snapshot = (await site.read(client)).snapshot()
+    state = await site.read(client)
+    snapshot = state.snapshot()
     operations = await with_steps(client, site.keys, snapshot.operations, is_whole_startup)
-    return reply(metrics_answer(snapshot, time.time(), operations))
+    return reply(metrics_answer(snapshot, time.time(), operations, await read_measured(state)))
 
 
 @router.get("/debug/dependencies", response_model=DependencyDebugAnswer)

@@ -52,11 +52,16 @@ def health(invocation: Invocation, watch: bool) -> None:
     """Show the health of each service, and what the checks say that are not passing."""
     from citadel_consul.cli.healthscreen import health_lines
 
-    run(_present(invocation, health_lines, _health_answer, watch=watch))
+    run(_present(invocation, health_lines, _health_answer, watch=watch, measure=True))
 
 
 async def _present(
-    invocation: Invocation, lines: Callable[[Look], list[Line]], answer: Callable[[Look], object], *, watch: bool
+    invocation: Invocation,
+    lines: Callable[[Look], list[Line]],
+    answer: Callable[[Look], object],
+    *,
+    watch: bool,
+    measure: bool = False,
 ) -> None:
     from citadel_consul.cli.looking import look
     from citadel_consul.cli.screen import draw, terminal_width
@@ -64,9 +69,9 @@ async def _present(
     async with invocation.consul() as client:
         stack = await invocation.stack(client)
         if watch:
-            await _watch(invocation, lambda: look(client, stack, invocation.defaults), lines, answer)
+            await _watch(invocation, lambda: look(client, stack, invocation.defaults, measure=measure), lines, answer)
             return
-        seen = await look(client, stack, invocation.defaults)
+        seen = await look(client, stack, invocation.defaults, measure=measure)
     if invocation.output != "table":
         print_answer(answer(seen), invocation.output)
         return
@@ -119,7 +124,7 @@ def _status_answer(look: Look) -> object:
 def _health_answer(look: Look) -> object:
     from citadel_consul.core.answers.health import health_answer
 
-    return health_answer(look.snapshot, look.at)
+    return health_answer(look.snapshot, look.at, look.measured).document()
 
 
 async def _services(invocation: Invocation, names: tuple[str, ...]) -> None:

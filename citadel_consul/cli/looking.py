@@ -6,11 +6,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from citadel_consul.api.measuring import read_measured
 from citadel_consul.api.reading import leadership_of, locator, read_stack, read_standbys
 from citadel_consul.consul.catalog import CRITICAL, WARNING
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.core.answers.services import Locate
 from citadel_consul.core.answers.status import Leadership
+from citadel_consul.core.measurement import Measured
 from citadel_consul.core.model import Instance
 from citadel_consul.core.snapshot import Defaults, Snapshot
 from citadel_consul.errors import PermissionDenied
@@ -19,7 +21,8 @@ from citadel_consul.store.state import StackState, instance_of
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What was seen, and when (unix seconds). ``standbys`` is None where the token may not see them."""
+    """What was seen, and when (unix seconds). ``standbys`` is None where the token may not see them,
+    ``measured`` where nobody asked for it."""
 
     at: float
     state: StackState
@@ -27,6 +30,7 @@ class Look:
     leadership: Leadership | None
     standbys: tuple[str, ...] | None
     outputs: Mapping[Instance, tuple[str, ...]]
+    measured: Measured | None = None
 
     @property
     def locate(self) -> Locate:
@@ -34,14 +38,15 @@ class Look:
         return locator(self.state)
 
 
-async def look(client: ConsulClient, stack: str, defaults: Defaults) -> Look:
-    """Look at a stack. Raises ConsulUnavailable or ConsulRefused."""
+async def look(client: ConsulClient, stack: str, defaults: Defaults, *, measure: bool = False) -> Look:
+    """Look at a stack; with ``measure`` its node agents are asked, too. Raises ConsulUnavailable or ConsulRefused."""
     state = await read_stack(client, stack, defaults)
     leadership = leadership_of(state)
     snapshot = state.snapshot()
     standbys = await _standbys(client, stack, leadership)
     outputs = await read_outputs(client, stack) if snapshot.checks else {}
-    return Look(time.time(), state, snapshot, leadership, standbys, outputs)
+    measured = await read_measured(state) if measure else None
+    return Look(time.time(), state, snapshot, leadership, standbys, outputs, measured)
 
 
 async def read_outputs(client: ConsulClient, stack: str) -> Mapping[Instance, tuple[str, ...]]:

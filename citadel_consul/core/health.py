@@ -25,7 +25,7 @@ from enum import StrEnum
 
 from citadel_consul.core.incident import IncidentState
 from citadel_consul.core.lifecycle import Observed, Phase
-from citadel_consul.core.model import Instance
+from citadel_consul.core.model import CheckKind, Instance, ServiceSpec
 from citadel_consul.core.snapshot import CheckStatus, Hold, Snapshot
 
 
@@ -66,6 +66,7 @@ _SCORES: Mapping[Status, float | None] = {
     Status.STOPPED: None,
     Status.UNKNOWN: None,
 }
+SLOWNESS_WEIGHT = 0.25
 _BY_CHECK: Mapping[CheckStatus, Status] = {
     CheckStatus.PASSING: Status.HEALTHY,
     CheckStatus.WARNING: Status.DEGRADED,
@@ -126,16 +127,28 @@ def stack_status(snapshot: Snapshot, statuses: Mapping[str, Status]) -> Status:
     return Status.HEALTHY if found == {Status.HEALTHY} else Status.DEGRADED
 
 
-def instance_score(status: Status) -> float | None:
-    """What a word is worth: healthy 100, degraded 75, anything else that should serve 0; None if it need not serve, or
-    nobody can tell."""
-    return _SCORES[status]
+def instance_score(status: Status, slowness: float = 0.0) -> float | None:
+    """What an instance is worth, 0 to 100; None if it need not serve, or nobody can tell.
+
+    Its word gives the base: healthy 100, degraded 75, anything else that should serve 0. Of that, up to a quarter is
+    taken off in proportion to ``slowness``, the share of its time-out that it took to answer: who answers at the last
+    moment is worth as much less as who has a check that warns.
+    """
+    base = _SCORES[status]
+    return None if base is None else base * (1.0 - SLOWNESS_WEIGHT * min(1.0, max(0.0, slowness)))
 
 
-def service_score(statuses: Iterable[Status]) -> float | None:
+def service_score(scores: Iterable[float | None]) -> float | None:
     """The mean of the scores of a service's instances, 0 to 100; None if none of them has one."""
-    scores = [score for score in map(instance_score, statuses) if score is not None]
-    return round(sum(scores) / len(scores), 1) if scores else None
+    known = [score for score in scores if score is not None]
+    return round(sum(known) / len(known), 1) if known else None
+
+
+def slowness(spec: ServiceSpec, response_time_ms: float | None) -> float:
+    """The share of the time that its slowest http or tcp check may take, which an instance took to answer; 0 if it is
+    not known."""
+    limits = [check.timeout_seconds for check in spec.checks if check.kind in (CheckKind.HTTP, CheckKind.TCP)]
+    return 0.0 if response_time_ms is None or not limits else response_time_ms / 1000.0 / max(limits)
 
 
 def stack_score(statuses: Iterable[Status]) -> float | None:

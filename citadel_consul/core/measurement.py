@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from citadel_consul.core.model import Instance
 from citadel_consul.core.snapshot import CheckStatus
+
+PATH = "/v1/probes"
+"""Where the HTTP endpoint of a node agent shows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,26 @@ class NodeMeasurements:
     since: float
     checks: CheckCounts
     instances: Mapping[str, Measurement]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the node agents of a stack answered, by node, and why others did not."""
+
+    nodes: Mapping[str, NodeMeasurements] = field(default_factory=dict)
+    unanswered: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, instance: Instance) -> Measurement:
+        """The measurement of one instance; if there is none, its ``detail`` says why."""
+        node = self.nodes.get(instance.node)
+        if node is None:
+            return Measurement(detail=self.unanswered.get(instance.node, f"no node agent runs on {instance.node}"))
+        return node.instances.get(instance.service, Measurement(detail="it is not ready"))
+
+    @property
+    def checks(self) -> CheckCounts | None:
+        """The checks that were run on all nodes that answered; None if none did."""
+        return total_of(node.checks for node in self.nodes.values()) if self.nodes else None
 
 
 def total_of(counts: Iterable[CheckCounts]) -> CheckCounts:

@@ -113,7 +113,7 @@ def availability(stats: ServiceStats, now: float) -> float | None:
     return None if wanted <= 0 else 100.0 * sums[Standing.UP] / wanted
 
 
-def stack_stats(stats: Mapping[str, ServiceStats]) -> Account | None:
+def stack_account(stats: Mapping[str, ServiceStats]) -> Account | None:
     """The account of the stack as a whole; None until it has been wanted."""
     found = stats.get(STACK)
     return None if found is None else found.instances.get(STACK)

@@ -177,9 +177,13 @@ class StackState:
         records = self.agents.values.values()
         return {r.node: f"{', '.join(critical[r.consul_node])} critical" for r in records if r.consul_node in critical}
 
+    def agent_records(self) -> tuple[AgentRecord, ...]:
+        """The node agents that hold their lock."""
+        return tuple(record for key, record in self.agents.values.items() if self.agents.session_of(key))
+
     def live_agents(self) -> frozenset[str]:
         """The nodes whose agent holds its lock."""
-        return frozenset(r.node for key, r in self.agents.values.items() if self.agents.session_of(key))
+        return frozenset(record.node for record in self.agent_records())
 
     def current_leader(self) -> LeaderRecord | None:
         """Who holds the leader lock, if anybody does."""

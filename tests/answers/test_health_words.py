@@ -10,6 +10,7 @@ from stack_at_a_moment import BEGAN, NOW, ready, run, seeing, spec, stack
 
 from citadel_consul.core.health import (
     Status,
+    instance_score,
     instance_status,
     overall,
     service_score,
@@ -126,7 +127,7 @@ def test_the_word_for_several_instances(words: str, word: str) -> None:
     ],
 )
 def test_the_score_of_a_service_is_the_mean_of_what_is_known(words: str, score: float | None) -> None:
-    assert service_score(Status(one) for one in words.split()) == score
+    assert service_score(instance_score(Status(one)) for one in words.split()) == score
 
 
 def test_eleven_of_twelve_services_make_a_score_of_91_7() -> None:
@@ -165,3 +166,21 @@ def test_services_are_told_in_the_order_of_their_start() -> None:
 
     snapshot = stack(spec("a"), spec("b"), edges=(Edge("a", "b"),))
     assert list(service_statuses(snapshot, NOW)) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("status", "slowness", "score"),
+    [
+        (Status.HEALTHY, 0.0, 100.0),
+        (Status.HEALTHY, 0.4, 90.0),
+        (Status.HEALTHY, 1.0, 75.0),
+        (Status.HEALTHY, 7.0, 75.0),
+        (Status.DEGRADED, 1.0, 56.25),
+        (Status.UNHEALTHY, 0.1, 0.0),
+        (Status.STOPPED, 0.1, None),
+    ],
+)
+def test_who_answers_at_the_last_moment_is_worth_a_quarter_less(
+    status: Status, slowness: float, score: float | None
+) -> None:
+    assert instance_score(status, slowness) == score

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import orjson
 import pytest
 from stack_at_a_moment import BEGAN, NOW, operation, ready, run, seeing, spec, stack, step
 
@@ -14,10 +15,13 @@ from citadel_consul.core.answers.operations import operation_answer, operations_
 from citadel_consul.core.answers.services import services_answer
 from citadel_consul.core.answers.status import Leadership, status_answer
 from citadel_consul.core.health import Status
+from citadel_consul.core.incident import STACK
 from citadel_consul.core.lifecycle import Observed, Phase
+from citadel_consul.core.measurement import CheckCounts, Measured, Measurement, NodeMeasurements
 from citadel_consul.core.model import Check, CheckKind, Condition, Edge, Instance
 from citadel_consul.core.operation import Kind, OperationState, StepAction
 from citadel_consul.core.snapshot import CheckStatus, Fault, Hold
+from citadel_consul.core.stats import Account, ServiceStats, Standing
 
 LEADER = Leadership("n1:8000", "n1", "10.0.0.1:8000", since=BEGAN, epoch=7)
 TWELVE = stack(*(spec(f"s{n}") for n in range(11)), spec("batch", critical=False))
@@ -154,6 +158,56 @@ def test_a_password_in_an_endpoint_is_not_told(endpoint: str, told: str) -> None
     assert services_answer(snapshot, NOW).services[0].endpoint == told
 
 
+def _measured(**instances: Measurement) -> Measured:
+    return Measured({"n1": NodeMeasurements("n1", BEGAN, CheckCounts(), instances)})
+
+
+def test_health_tells_what_the_node_agents_measured() -> None:
+    check = Check("x", CheckKind.HTTP, "http://a/health", timeout_seconds=2.0)
+    snapshot = stack(replace(spec("a"), checks=(check,)), spec("b"), spec("job", oneshot=True))
+    one = Measurement(CheckStatus.PASSING, NOW - 1, 500.0, {"gpu_utilization": 78.5, "memory_usage_mb": 2340})
+    told = health_answer(snapshot, NOW, _measured(a=one)).service_health
+    assert (told["a"].response_time_ms, told["a"].last_check) == (500.0, "2025-07-15T14:29:59Z")
+    assert told["a"].figures == {"gpu_utilization": 78.5, "memory_usage_mb": 2340}
+    assert told["a"].health_score == 93.8  # a quarter of its time-out: a sixteenth less
+    assert told["a"].detail == ""
+    assert (told["b"].response_time_ms, told["b"].detail) == (None, "it is not ready")
+    assert told["job"].detail == ""
+
+
+def test_figures_stand_beside_what_citadel_says_in_the_answer() -> None:
+    one = Measurement(CheckStatus.PASSING, NOW, 12.0, {"request_rate": 125.3, "error_rate": 0.2})
+    document = orjson.loads(orjson.dumps(health_answer(stack(spec("a")), NOW, _measured(a=one)).document()))
+    assert document["service_health"]["a"] == {
+        "status": "healthy",
+        "response_time_ms": 12.0,
+        "last_check": "2025-07-15T14:30:00Z",
+        "uptime_seconds": 3598.0,
+        "health_score": 100.0,
+        "detail": "",
+        "request_rate": 125.3,
+        "error_rate": 0.2,
+    }
+
+
+def test_of_several_instances_the_slowest_counts_and_what_is_missing_is_said_with_its_node() -> None:
+    snapshot = stack(spec("a", "n1", "n2", "n3"))
+    nodes = {
+        "n1": NodeMeasurements("n1", BEGAN, CheckCounts(), {"a": Measurement(None, NOW - 5, 5.0, {"queue_size": 2})}),
+        "n2": NodeMeasurements("n2", BEGAN, CheckCounts(), {"a": Measurement(None, NOW - 9, 9.0, {"queue_size": 3})}),
+    }
+    told = health_answer(snapshot, NOW, Measured(nodes, {"n3": "no answer"})).service_health["a"]
+    assert (told.response_time_ms, told.last_check) == (9.0, "2025-07-15T14:29:55Z")
+    assert told.figures == {"queue_size": 5}
+    assert told.detail == "n3: no answer"
+
+
+def test_what_is_not_up_is_not_missed() -> None:
+    down = seeing(stack(spec("a")), "a", Observed(1, Phase.EXITED, NOW), run())
+    told = health_answer(down, NOW, Measured({}, {"n1": "no answer"})).service_health["a"]
+    assert (told.detail, told.response_time_ms, told.last_check) == ("", None, "2025-07-15T14:30:00Z")
+
+
 def test_health_tells_uptime_and_score_of_each_service() -> None:
     snapshot = seeing(stack(spec("a", "n1", "n2"), spec("b")), "a", ready(NOW - 60), run(), CheckStatus.WARNING)
     told = health_answer(snapshot, NOW)
@@ -253,25 +307,64 @@ def test_figures_come_from_operations_and_observations() -> None:
         operation(Kind.RECOVER, state=OperationState.FAILED),
         operation(Kind.RECOVER, state=OperationState.RUNNING),
     )
-    snapshot = seeing(stack(spec("a"), spec("b", critical=False)), "a", ready(NOW - 60, starts=5), run())
-    told = metrics_answer(snapshot, NOW, operations).orchestration_metrics
+    told = metrics_answer(stack(spec("a")), NOW, operations).orchestration_metrics
     performance = told.startup_performance
     assert performance.average_startup_time_seconds == 250.0
     assert (performance.fastest_startup_seconds, performance.slowest_startup_seconds) == (220.0, 280.0)
     assert performance.startup_success_rate == 75.0
-    reliability = told.service_reliability
-    assert (reliability.total_service_restarts, reliability.successful_recoveries, reliability.failed_recoveries) == (
-        4,
-        1,
-        1,
+
+
+def test_the_figures_of_the_sites_document_come_from_the_accounts() -> None:
+    account = Account(Standing.UP, NOW - 400, up_seconds=86_000, planned_seconds=300, unplanned_seconds=420)
+    accounts = {STACK: ServiceStats(STACK, {STACK: account})}
+    uptime = metrics_answer(replace(stack(), stats=accounts), NOW, ()).orchestration_metrics.system_uptime
+    assert (uptime.total_uptime_seconds, uptime.availability_percentage) == (86_400.0, 99.174)
+    assert (uptime.planned_downtime_seconds, uptime.unplanned_downtime_seconds) == (300.0, 420.0)
+
+
+def _stats(
+    name: str, up: float, down: float, *, failures: int = 0, restarts: int = 0, recovered: int = 0, lost: int = 0
+) -> ServiceStats:
+    account = Account(Standing.UP, NOW, up, 1e6, down, failures=failures, restarts=restarts)
+    return ServiceStats(name, {"n1": account}, recovered, lost)
+
+
+def test_the_reliability_of_services_is_that_of_their_wanted_time() -> None:
+    snapshot = stack(spec("a"), spec("b"), spec("c"), spec("job", oneshot=True))
+    stats = (
+        _stats("a", 99, 1, restarts=3, recovered=2),
+        _stats("b", 90, 10, restarts=1, recovered=1, lost=4),
+        _stats("c", 198, 2),
+        _stats("job", 0, 50, restarts=5),
+        _stats("gone", 0, 100, restarts=9, lost=9),
     )
-    assert told.system_uptime.total_uptime_seconds == 60.0
+    snapshot = replace(snapshot, stats={one.service: one for one in stats})
+    told = metrics_answer(snapshot, NOW, ()).orchestration_metrics.service_reliability
+    assert told.average_uptime_percentage == 96.0
+    assert (told.most_reliable_service, told.least_reliable_service) == ("c", "b")
+    assert (told.total_service_restarts, told.successful_recoveries, told.failed_recoveries) == (9, 3, 4)
 
 
-def test_the_stack_is_not_up_while_a_critical_service_is_not() -> None:
-    down = seeing(stack(spec("a"), spec("b")), "a", Observed(1, Phase.EXITED, NOW), run())
-    assert metrics_answer(down, NOW, ()).orchestration_metrics.system_uptime.total_uptime_seconds == 0.0
-    assert metrics_answer(stack(), NOW, ()).orchestration_metrics.system_uptime.total_uptime_seconds is None
+def test_of_equally_reliable_services_failures_and_time_decide() -> None:
+    stats = (_stats("a", 50, 0), _stats("b", 60, 0), _stats("c", 70, 0, failures=1))
+    snapshot = replace(stack(spec("a"), spec("b"), spec("c")), stats={one.service: one for one in stats})
+    told = metrics_answer(snapshot, NOW, ()).orchestration_metrics.service_reliability
+    assert (told.most_reliable_service, told.least_reliable_service) == ("b", "c")
+
+
+def test_the_checks_of_all_node_agents_are_added_up() -> None:
+    nodes = {
+        "n1": NodeMeasurements("n1", BEGAN, CheckCounts(2000, 45, 1955, 40.0), {}),
+        "n2": NodeMeasurements("n2", BEGAN, CheckCounts(880, 0, 880, 30.875), {}),
+    }
+    told = metrics_answer(stack(), NOW, (), Measured(nodes, {"n3": "silent"})).orchestration_metrics.health_monitoring
+    assert (told.total_health_checks, told.failed_health_checks) == (2880, 45)
+    assert (told.health_check_success_rate, told.average_health_check_time_ms) == (98.44, 25.0)
+
+
+def test_without_an_answer_of_any_agent_no_checks_are_told() -> None:
+    told = metrics_answer(stack(), NOW, (), Measured({}, {"n1": "silent"})).orchestration_metrics.health_monitoring
+    assert told.total_health_checks is None
 
 
 def test_figures_that_nobody_keeps_are_none() -> None:

@@ -90,7 +90,8 @@ def _all_closed(components: dict[str, Any]) -> dict[str, Any]:
 
 
 def _closed(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a dataclass with every field required, and no others allowed."""
+    """The schema of a dataclass with every field required, and no others allowed unless it says so."""
     if "properties" not in schema:
         return schema
-    return {**schema, "required": list(schema["properties"]), "additionalProperties": False}
+    others = schema.get("additionalProperties", False)
+    return {**schema, "required": list(schema["properties"]), "additionalProperties": others}

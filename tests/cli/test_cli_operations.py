@@ -212,7 +212,7 @@ def test_a_service_that_dies_is_what_is_wrong(cli: CommandLine, running: World) 
     assert re.search(r"base +held +killed by SIGKILL; held by test", wrong)
     assert "needed by top, middle" in wrong
     health = cli.ok("health").out
-    assert re.search(r"base +held +0 +- +killed by SIGKILL; held by test", health)
+    assert re.search(r"base +held +0 +- +- +killed by SIGKILL; held by test", health)
 
 
 def test_services_are_listed_with_order_and_instances(cli: CommandLine, running: World) -> None:
@@ -230,11 +230,11 @@ def test_health_is_had_in_every_form(cli: CommandLine, running: World) -> None:
     cli.ok("up", "base")
     seen = cli.json("health")
     assert seen["service_health"]["base"]["status"] == "healthy"
-    assert seen["service_health"]["base"]["health_score"] == 100.0
+    assert seen["service_health"]["base"]["health_score"] > 75
     assert seen["health_summary"]["critical_services_healthy"] is False
     text = cli.ok("health").out
-    assert re.search(r"base +healthy +100 +\d", text)
-    assert re.search(r"top +stopped +- +-", text)
+    assert re.search(r"base +healthy +[\d.]+ +[\d.]+ ms +\d", text)
+    assert re.search(r"top +stopped +- +- +-", text)
 
 
 def test_a_service_that_starts_is_explained_with_an_estimate(cli: CommandLine, running: World) -> None:

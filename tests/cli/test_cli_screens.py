@@ -18,6 +18,7 @@ from citadel_consul.cli.spans import clock, span
 from citadel_consul.cli.statusscreen import MOST_SERVICES, status_lines
 from citadel_consul.core.incident import Incident, IncidentState
 from citadel_consul.core.lifecycle import Phase
+from citadel_consul.core.measurement import CheckCounts, Measured, Measurement, NodeMeasurements
 from citadel_consul.core.model import Edge, Instance, Strength
 from citadel_consul.core.operation import Kind, Operation, OperationState, Step, StepAction, StepState
 from citadel_consul.core.snapshot import CheckStatus, Fault, Hold, Snapshot
@@ -231,8 +232,21 @@ def test_the_health_screen_has_a_row_for_each_service_and_its_reason() -> None:
     assert [click.unstyle(line) for line in draw(health_lines(look_at(snapshot)), None)] == [
         "shop  unhealthy  33.3 % of services healthy, not all critical ones are   2025-07-15T14:30:00Z",
         "",
-        "  service  status     score  up for",
-        "  a        healthy    100    1 min",
-        "  b        unhealthy  0      -       exit status 3",
-        "  c        stopped    -      -",
+        "  service  status     score  answers in  up for",
+        "  a        healthy    100    -           1 min",
+        "  b        unhealthy  0      -           -       exit status 3",
+        "  c        stopped    -      -           -",
+    ]
+
+
+def test_the_health_screen_shows_what_the_node_agents_measured_and_what_is_missing() -> None:
+    snapshot: Snapshot = moment({"a": READY, "b": READY})
+    a = Measurement(CheckStatus.PASSING, 0.0, 7.24, {"queue_size": 3, "request_rate": 125.3})
+    node = NodeMeasurements("n1", 0.0, CheckCounts(), {"a": a, "b": Measurement(detail="it has not answered yet")})
+    look = replace(look_at(snapshot), measured=Measured({"n1": node}))
+    _, _, *rows = (click.unstyle(line) for line in draw(health_lines(look), None))
+    assert rows == [
+        "  service  status   score  answers in  up for",
+        "  a        healthy  100    7.2 ms      1 min   queue size 3, request rate 125.3",
+        "  b        healthy  100    -           1 min   it has not answered yet",
     ]

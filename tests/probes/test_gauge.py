@@ -13,10 +13,10 @@ import pytest
 from speaking_service import Speaker, speaking
 
 from citadel_consul.agent import gauge as gauge_module
-from citadel_consul.agent.gauge import PATH, Gauge
+from citadel_consul.agent.gauge import Gauge
 from citadel_consul.agent.readiness import Prober
 from citadel_consul.core.lifecycle import Observed, Phase
-from citadel_consul.core.measurement import CheckCounts, Measurement, NodeMeasurements, total_of
+from citadel_consul.core.measurement import PATH, CheckCounts, Measurement, NodeMeasurements, total_of
 from citadel_consul.core.model import Check, CheckKind, ServiceSpec
 from citadel_consul.core.snapshot import CheckStatus
 from citadel_consul.store import documents

@@ -17,7 +17,7 @@ from citadel_consul.core.lifecycle import Phase
 from citadel_consul.core.model import Edge, Instance
 from citadel_consul.core.operation import Kind, OperationState
 from citadel_consul.core.snapshot import CheckStatus
-from citadel_consul.core.stats import Standing, availability, stack_stats
+from citadel_consul.core.stats import Standing, availability, stack_account
 
 WEB, DB = Instance("web", "n1"), Instance("db", "n1")
 
@@ -120,7 +120,7 @@ def test_the_stack_is_up_while_all_critical_services_are() -> None:
     world.lead()
     world.tick(500)  # nobody wants it yet: that is no downtime
     world.lead()
-    assert stack_stats(world.stats) is None
+    assert stack_account(world.stats) is None
     _operate(world, Kind.STARTUP)
     world.tick(100)
     world.kill(Instance("extra", "n1"))
@@ -134,7 +134,7 @@ def test_the_stack_is_up_while_all_critical_services_are() -> None:
     _operate(world, Kind.SHUTDOWN)
     world.tick(9)
     world.lead()
-    found = stack_stats(world.stats)
+    found = stack_account(world.stats)
     assert found is not None
     sums = found.sums_at(world.now)
     assert (sums[Standing.UP], sums[Standing.UNPLANNED]) == (250, 21)
@@ -151,7 +151,7 @@ def test_what_happens_while_nobody_leads_is_entered_at_its_time() -> None:
     world.lead()  # the next leader
     assert _sums(world, "web")[0] == 40
     assert _sums(world, "web")[2] == 60
-    found = stack_stats(world.stats)
+    found = stack_account(world.stats)
     assert found is not None
     assert found.sums_at(world.now)[Standing.UNPLANNED] == 60
 

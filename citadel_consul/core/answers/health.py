@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 from citadel_consul.core.answers.instants import instant, instant_or_none, seconds_between
 from citadel_consul.core.answers.problems import StackProblem, stack_problems
 from citadel_consul.core.answers.status import all_healthy
+from citadel_consul.core.figures import Figures, combined
 from citadel_consul.core.health import (
     Status,
     hold_on,
+    instance_score,
     instance_status,
     service_score,
     service_statuses,
+    slowness,
     stack_score,
     stack_status,
 )
 from citadel_consul.core.lifecycle import Phase
+from citadel_consul.core.measurement import Measured, Measurement
 from citadel_consul.core.model import Instance
 from citadel_consul.core.snapshot import Snapshot
 
@@ -36,10 +40,11 @@ class HealthSummary:
 class ServiceHealth:
     """One service.
 
-    ``response_time_ms``: None; Consul's checks do not tell how long they took. ``last_check``: when Consul and the
-    node agent were last asked; None while nobody can tell how it is. ``uptime_seconds``: since its longest-serving
-    instance became ready; None while none is. ``health_score``: the mean over its instances of healthy 100, degraded
-    75, anything else that should serve 0; None if it need not serve or nobody can tell.
+    ``response_time_ms``: what the slowest check of its slowest instance took when its node agent asked; None if it was
+    not answered, or the agent was not. ``last_check``: when the service was last asked, or if it was not, Consul; None
+    while nobody can tell how it is. ``uptime_seconds``: since its longest-serving instance became ready; None while
+    none is. ``health_score``: see ``core.health``. ``detail`` says what is missing, and why. ``figures`` are what it
+    reports of itself (``core.figures``); in the answer they stand beside the other fields.
     """
 
     status: Status
@@ -47,12 +52,21 @@ class ServiceHealth:
     last_check: str | None
     uptime_seconds: float | None
     health_score: float | None
+    detail: str = ""
+    figures: Figures = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class HealthAnswer:
     health_summary: HealthSummary
     service_health: Mapping[str, ServiceHealth]
+
+    def document(self) -> Mapping[str, object]:
+        """The answer as it is given: the figures of a service beside its other fields."""
+        return {
+            "health_summary": self.health_summary,
+            "service_health": {name: _flat(service) for name, service in self.service_health.items()},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +123,9 @@ class HealthDebugAnswer:
     health_debug: HealthDebug
 
 
-def health_answer(snapshot: Snapshot, now: float) -> HealthAnswer:
-    """How each service is, in the order of their start."""
+def health_answer(snapshot: Snapshot, now: float, measured: Measured | None = None) -> HealthAnswer:
+    """How each service is, in the order of their start. ``measured`` is what the node agents answered, if they were
+    asked."""
     statuses = service_statuses(snapshot, now)
     summary = HealthSummary(
         overall_status=stack_status(snapshot, statuses),
@@ -118,7 +133,8 @@ def health_answer(snapshot: Snapshot, now: float) -> HealthAnswer:
         health_score=stack_score(statuses.values()),
         critical_services_healthy=all_healthy(snapshot, statuses, critical=True),
     )
-    return HealthAnswer(summary, {name: _service_health(snapshot, name, word, now) for name, word in statuses.items()})
+    services = {name: _service_health(snapshot, name, word, now, measured) for name, word in statuses.items()}
+    return HealthAnswer(summary, services)
 
 
 def health_debug_answer(
@@ -150,15 +166,47 @@ def uptime_seconds(snapshot: Snapshot, service: str, now: float) -> float | None
     return seconds_between(min(ready, default=None), now)
 
 
-def _service_health(snapshot: Snapshot, name: str, status: Status, now: float) -> ServiceHealth:
-    words = [instance_status(snapshot, instance, now) for instance in snapshot.instances(name)]
+def _service_health(
+    snapshot: Snapshot, name: str, status: Status, now: float, measured: Measured | None
+) -> ServiceHealth:
+    spec, found = snapshot.specs[name], _measurements(snapshot, name, measured)
+    asked_at = max((one.at for one in found.values() if one.at is not None), default=None)
+    scores = (
+        instance_score(
+            instance_status(snapshot, i, now), slowness(spec, found[i].response_time_ms if i in found else None)
+        )
+        for i in spec.instances
+    )
     return ServiceHealth(
         status=status,
-        response_time_ms=None,
-        last_check=None if status is Status.UNKNOWN else instant(now),
+        response_time_ms=max(
+            (o.response_time_ms for o in found.values() if o.response_time_ms is not None), default=None
+        ),
+        last_check=instant_or_none(asked_at) if asked_at is not None or status is Status.UNKNOWN else instant(now),
         uptime_seconds=uptime_seconds(snapshot, name, now),
-        health_score=service_score(words),
+        health_score=service_score(scores),
+        detail=_missing(found),
+        figures=combined(one.figures for one in found.values()),
     )
+
+
+def _measurements(snapshot: Snapshot, name: str, measured: Measured | None) -> dict[Instance, Measurement]:
+    """What is known of the instances of a service that can be asked: those that are up, and last a while."""
+    if measured is None or snapshot.specs[name].oneshot:
+        return {}
+    up = (i for i in snapshot.instances(name) if (o := snapshot.observed.get(i)) is not None and o.phase is Phase.READY)
+    return {instance: measured.of(instance) for instance in up}
+
+
+def _missing(found: Mapping[Instance, Measurement]) -> str:
+    """What could not be measured, and why; of several instances, of which."""
+    details = [(instance, one.detail) for instance, one in found.items() if one.detail]
+    return "; ".join(detail if len(found) == 1 else f"{instance.node}: {detail}" for instance, detail in details)
+
+
+def _flat(service: ServiceHealth) -> Mapping[str, object]:
+    own = {f.name: getattr(service, f.name) for f in fields(service) if f.name != "figures"}
+    return {**own, **service.figures}
 
 
 def _diagnosis(snapshot: Snapshot, instance: Instance, now: float) -> InstanceDiagnosis:

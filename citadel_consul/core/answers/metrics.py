@@ -1,7 +1,8 @@
-"""``metrics``: figures over time, as far as they can be known.
+"""``metrics``: figures over time.
 
-They come from what is in the KV store: the operations that are still remembered (the last hundred that ended) and what
-the node agents last saw. What would take a record over days is None rather than guessed.
+They come from the accounts that the leader keeps (``core.stats``: sums, and the interval that is open now), from the
+operations that are still remembered (the last hundred that ended), and from what the node agents have counted. What
+nobody has counted is None.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from citadel_consul.core.answers.health import uptime_seconds
 from citadel_consul.core.answers.instants import seconds_between
-from citadel_consul.core.health import Status, service_statuses
+from citadel_consul.core.measurement import CheckCounts, Measured
 from citadel_consul.core.operation import ALL, Kind, Operation, OperationState, StepAction
 from citadel_consul.core.snapshot import Snapshot
+from citadel_consul.core.stats import ServiceStats, Standing, availability, stack_account
 
 
 @dataclass(frozen=True, slots=True)
 class SystemUptime:
-    """``total_uptime_seconds``: for how long all critical services have been serving without a break (all services, if
-    none is critical); 0 while one of them is not, None for a stack without services. The rest is None: it would take
-    a record of past outages."""
+    """The account of the stack, since it was first wanted; None before that.
+
+    It is up while all critical services serve (all services, if none is critical). ``planned_downtime_seconds``:
+    somebody had stopped one of them, or was starting it. ``unplanned_downtime_seconds``: one was wanted and did not
+    serve. ``availability_percentage`` is the share of ``total_uptime_seconds`` in all three.
+    """
 
     total_uptime_seconds: float | None
     availability_percentage: float | None
@@ -30,9 +34,14 @@ class SystemUptime:
 
 @dataclass(frozen=True, slots=True)
 class ServiceReliability:
-    """``total_service_restarts``: starts of instances beyond their first, ordered ones included, since their node
-    agents first knew them. ``successful_recoveries`` and ``failed_recoveries``: recoveries that ended, of those still
-    remembered. The rest is None: it would take a record of past outages."""
+    """The accounts of the services that are to stay up. Their time counts while they are wanted and are not being
+    started or stopped by order; of that, the share in which they served is their uptime percentage.
+
+    ``most_reliable_service`` has the highest, ``least_reliable_service`` the lowest; of equals, the one that served
+    longest and the one with most failures. None while no service has been wanted. ``total_service_restarts``: starts of
+    instances beyond their first, ordered ones included. ``successful_recoveries``, ``failed_recoveries``: of each
+    service, automatic or requested.
+    """
 
     average_uptime_percentage: float | None
     most_reliable_service: str | None
@@ -56,7 +65,10 @@ class StartupPerformance:
 
 @dataclass(frozen=True, slots=True)
 class HealthMonitoring:
-    """None throughout: Consul runs the checks and does not count them."""
+    """The http and tcp checks that node agents have run of services that are up, since each agent was started. They run
+    them when somebody asks how services are; Consul's own runs are not counted by anybody. A check has failed if it
+    found the service critical. None while no agent answers; ``average_health_check_time_ms`` is of those answered.
+    """
 
     total_health_checks: int | None
     failed_health_checks: int | None
@@ -77,16 +89,17 @@ class MetricsAnswer:
     orchestration_metrics: OrchestrationMetrics
 
 
-def metrics_answer(snapshot: Snapshot, now: float, operations: Iterable[Operation]) -> MetricsAnswer:
+def metrics_answer(
+    snapshot: Snapshot, now: float, operations: Iterable[Operation], measured: Measured | None = None
+) -> MetricsAnswer:
     """The figures at ``now``. ``operations`` are those of the snapshot; startups of the whole stack need their steps
-    (see :func:`is_whole_startup`)."""
-    found = tuple(operations)
+    (see :func:`is_whole_startup`). ``measured`` is what the node agents answered, if they were asked."""
     return MetricsAnswer(
         OrchestrationMetrics(
-            system_uptime=SystemUptime(_total_uptime(snapshot, now), None, None, None),
-            service_reliability=_reliability(snapshot, found),
-            startup_performance=_startup_performance(found),
-            health_monitoring=HealthMonitoring(None, None, None, None),
+            system_uptime=_system_uptime(snapshot, now),
+            service_reliability=_reliability(snapshot, now),
+            startup_performance=_startup_performance(tuple(operations)),
+            health_monitoring=_health_monitoring(measured.checks if measured is not None else None),
         )
     )
 
@@ -97,33 +110,44 @@ def is_whole_startup(operation: Operation) -> bool:
     return operation.kind is Kind.STARTUP and operation.targets == (ALL,) and ended
 
 
-def total_restarts(snapshot: Snapshot) -> int:
-    """Starts of instances beyond their first."""
-    return sum(max(0, observed.starts - 1) for observed in snapshot.observed.values())
-
-
-def _total_uptime(snapshot: Snapshot, now: float) -> float | None:
-    statuses = service_statuses(snapshot, now)
-    counted = [s for s in statuses if snapshot.specs[s].critical] or list(statuses)
-    if not counted:
-        return None
-    if any(statuses[service] not in (Status.HEALTHY, Status.DEGRADED) for service in counted):
-        return 0.0
-    uptimes = [uptime_seconds(snapshot, service, now) for service in counted if not snapshot.specs[service].oneshot]
-    known = [seconds for seconds in uptimes if seconds is not None]
-    return min(known) if known and len(known) == len(uptimes) else None
-
-
-def _reliability(snapshot: Snapshot, operations: tuple[Operation, ...]) -> ServiceReliability:
-    recoveries = [op.state for op in operations if op.kind is Kind.RECOVER]
-    return ServiceReliability(
-        average_uptime_percentage=None,
-        most_reliable_service=None,
-        least_reliable_service=None,
-        total_service_restarts=total_restarts(snapshot),
-        successful_recoveries=recoveries.count(OperationState.SUCCEEDED),
-        failed_recoveries=recoveries.count(OperationState.FAILED),
+def _system_uptime(snapshot: Snapshot, now: float) -> SystemUptime:
+    account = stack_account(snapshot.stats)
+    if account is None:
+        return SystemUptime(None, None, None, None)
+    sums = account.sums_at(now)
+    total = sum(sums.values())
+    return SystemUptime(
+        total_uptime_seconds=round(sums[Standing.UP], 3),
+        availability_percentage=round(100.0 * sums[Standing.UP] / total, 3) if total else None,
+        planned_downtime_seconds=round(sums[Standing.PLANNED], 3),
+        unplanned_downtime_seconds=round(sums[Standing.UNPLANNED], 3),
     )
+
+
+def _reliability(snapshot: Snapshot, now: float) -> ServiceReliability:
+    counted = [stats for name, stats in snapshot.stats.items() if name in snapshot.specs]
+    lasting = [stats for stats in counted if not snapshot.specs[stats.service].oneshot]
+    shares = {stats.service: (stats, share) for stats in lasting if (share := availability(stats, now)) is not None}
+    best = sorted(shares, key=lambda name: _worth(*shares[name], now))
+    return ServiceReliability(
+        average_uptime_percentage=round(sum(s for _, s in shares.values()) / len(shares), 3) if shares else None,
+        most_reliable_service=best[0] if best else None,
+        least_reliable_service=best[-1] if best else None,
+        total_service_restarts=sum(stats.restarts for stats in counted),
+        successful_recoveries=sum(stats.recoveries_succeeded for stats in counted),
+        failed_recoveries=sum(stats.recoveries_failed for stats in counted),
+    )
+
+
+def _worth(stats: ServiceStats, share: float, now: float) -> tuple[float, int, float, str]:
+    """Sorts the most reliable service first."""
+    return -share, stats.failures, -stats.sums_at(now)[Standing.UP], stats.service
+
+
+def _health_monitoring(checks: CheckCounts | None) -> HealthMonitoring:
+    if checks is None:
+        return HealthMonitoring(None, None, None, None)
+    return HealthMonitoring(checks.total, checks.failed, checks.success_rate, checks.mean_ms)
 
 
 def _startup_performance(operations: tuple[Operation, ...]) -> StartupPerformance:
