@@ -193,6 +193,7 @@ class NodeAgent:
                     group.create_task(_beat_for_ever(lease))
             except* LeadershipLost as lost:
                 log.warning("the lock of this node is lost, taking it again: %s", lost.exceptions[0])
+                self._client.drop_connections()  # orders that are waited for on a dead one would come a minute late
             await self._take_lock(lease)
             now, node = self._wall(), self.config.node
             message = f"node agent {node} lost its lock and has it again; what runs there went on"

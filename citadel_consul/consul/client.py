@@ -37,6 +37,14 @@ class ConsulClient(KV, Sessions, Agent, Catalog):
         """
         return ConsulClient(replace(self.address, token=token), transport=self._http)
 
+    def drop_connections(self) -> None:
+        """Trust no connection that is open now, because one was found to be dead without a word.
+
+        Blocking queries that are under way fail with ``ConsulUnavailable`` at once, instead of waiting for an answer
+        that cannot come until the end of their time.
+        """
+        self._http.drop_connections()
+
     async def aclose(self) -> None:
         """Close the connections, if they are this client's own."""
         if self._owns_pool:

@@ -134,6 +134,7 @@ class ConnectionPool(httpx.AsyncBaseTransport):
     target: Target
     max_connections: int = MAX_CONNECTIONS
     _idle: list[Connection] = field(default_factory=list)
+    _busy: set[Connection] = field(default_factory=set)
     _slots: asyncio.Semaphore = field(init=False)
     _closed: bool = False
 
@@ -145,13 +146,31 @@ class ConnectionPool(httpx.AsyncBaseTransport):
         timeouts = request.extensions["timeout"]
         async with self._slot(timeouts["pool"]):
             connection = self._take_idle() or await self._connect(timeouts["connect"])
+            self._busy.add(connection)
             try:
                 response = await self._exchange(connection, request, timeouts["read"])
+            except httpx.ReadTimeout:
+                connection.abort()
+                self._drop_idle()  # they may be as dead as this one, and each would cost a time-out of its own
+                raise
             except BaseException:
                 connection.abort()
                 raise
+            finally:
+                self._busy.discard(connection)
             self._give_back(connection)
             return response
+
+    def drop(self) -> None:
+        """Drop every connection: requests that are under way fail, and the next ones connect anew."""
+        self._drop_idle()
+        for connection in self._busy:
+            connection.abort()
+
+    def _drop_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.abort()
 
     async def aclose(self) -> None:
         """Close the idle connections now, and each other one when its request ends."""

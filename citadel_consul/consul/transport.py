@@ -199,6 +199,11 @@ class HttpxTransport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 h
             method, self.uri(path, query), content=data, headers=headers, extensions={"timeout": timeouts}
         )
 
+    def drop_connections(self) -> None:
+        """Trust no connection that is open now: requests that are under way fail, and the next ones connect anew."""
+        if isinstance(self._transport, ConnectionPool):
+            self._transport.drop()
+
     async def aclose(self) -> None:
         """Close every connection; calls after this raise ``RuntimeError``."""
         self._closed = True

@@ -18,7 +18,9 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 
 
 @asynccontextmanager
-async def serving(handler: Handler, max_connections: int = 4) -> AsyncIterator[ConsulClient]:
+async def serving(
+    handler: Handler, max_connections: int = 4, read_timeout_seconds: float = 5.0
+) -> AsyncIterator[ConsulClient]:
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await handler(reader, writer)
@@ -31,7 +33,9 @@ async def serving(handler: Handler, max_connections: int = 4) -> AsyncIterator[C
     port = server.sockets[0].getsockname()[1]
     address = ConsulAddress(port=port)
     pool = ConnectionPool(Target("127.0.0.1", port), max_connections)
-    transport = HttpxTransport(address, transport=pool, connect_timeout_seconds=1.0, read_timeout_seconds=5.0)
+    transport = HttpxTransport(
+        address, transport=pool, connect_timeout_seconds=1.0, read_timeout_seconds=read_timeout_seconds
+    )
     client = ConsulClient(address, transport=transport)
     try:
         yield client
@@ -185,3 +189,51 @@ async def test_a_request_that_finds_every_connection_taken_waits_no_longer_than_
         with pytest.raises(ConsulUnavailable, match="PoolTimeout"):
             await client.kv_get("a")
         first.cancel()
+
+
+async def test_dropped_connections_end_what_waits_on_them_and_serve_nobody_else() -> None:
+    waiting = asyncio.Event()
+
+    async def silent_at_first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not waiting.is_set():
+            await head_of(reader)
+            waiting.set()
+            await reader.read()
+        await answering(reader, writer)
+
+    async with serving(silent_at_first) as consul, asyncio.TaskGroup() as group:
+        blocked = group.create_task(_outcome(consul))
+        await waiting.wait()
+        consul.drop_connections()
+        assert isinstance(await blocked, ConsulUnavailable)
+        assert await consul.kv_put("key", b"")
+
+
+async def _outcome(consul: ConsulClient) -> object:
+    try:
+        return await consul.kv_put("key", b"")
+    except ConsulUnavailable as error:
+        return error
+
+
+async def test_a_time_out_takes_the_idle_connections_with_it() -> None:
+    """All that were open went dead together: only the first request pays for it."""
+    dead: list[asyncio.StreamWriter] = []
+
+    async def mortal(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await head_of(reader)
+            if writer in dead:
+                await reader.read()
+            writer.write(answer(b"true"))
+            alive.append(writer)
+
+    alive: list[asyncio.StreamWriter] = []
+    async with serving(mortal, read_timeout_seconds=0.2) as consul:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(consul.kv_put("key", b""))
+        dead.extend(alive)
+        with pytest.raises(ConsulUnavailable):
+            await consul.kv_put("key", b"")
+        assert await consul.kv_put("key", b"")
