@@ -35,6 +35,8 @@ from citadel_consul.core.model import Stack
 from citadel_consul.core.operation import Operation, OperationState
 from citadel_consul.errors import InvalidInput, OperationFailed
 from citadel_consul.store.applying import read_difference, write_difference
+from citadel_consul.store.devmark import DevMark, write_dev_mark
+from citadel_consul.store.keys import Keys
 
 if TYPE_CHECKING:
     from citadel_consul.cli.assembly import Place
@@ -215,6 +217,7 @@ async def _live(dev: Dev, lifetime: Lifetime, consul: EmbeddedConsul) -> None:
 
 async def _apply(dev: Dev, lifetime: Lifetime) -> bool:
     """Write the stack file; returns whether that changed anything."""
+    await write_dev_mark(lifetime.client, Keys(dev.stack.name), DevMark(str(dev.file.absolute())))
     difference = await read_difference(lifetime.client, dev.stack, prune=False)
     await write_difference(lifetime.client, difference)
     if len(difference.changes) == len(dev.stack.services) + len(dev.stack.edges):

@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "version": ("version", "version", "Show the versions of citadel and Consul."),
     "orchestrator": ("run", "orchestrator", "Run an orchestrator: stand by, and lead when it is its turn."),
     "agent": ("run", "agent", "Run the node agent of this machine."),
+    "drill": ("drill", "drill", "Test the full cycle on the running stack."),
     "dev": ("dev", "dev", "Run Consul, orchestrator, agents and a stack on this machine."),
     "completion": ("completion", "completion", "Print the shell completion script."),
 }

@@ -235,7 +235,7 @@ NOTIFICATION_RECEIVERS = Setting(
     "",
     parse_receivers,
     ONLY_THE_LOG,
-    "Who is notified and how: webhooks, commands, the log (see notifications.md). Configuration file only.",
+    "Who is notified and how (see [notifications](notifications.md)). Configuration file only.",
     default_text="the orchestrator's log",
 )
 CHECK_TTL = Setting(

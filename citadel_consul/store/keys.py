@@ -27,6 +27,11 @@ class Keys:
         return f"{self.root}handover"
 
     @property
+    def dev(self) -> str:
+        """The mark of a stack that ``citadel dev`` runs."""
+        return f"{self.root}dev"
+
+    @property
     def agents(self) -> str:
         return f"{self.root}agents/"
 
