@@ -14,10 +14,13 @@ from citadel_consul.cli.drilling.shutdown import Stopped, judge_shutdown, stop_a
 from citadel_consul.cli.drilling.site import Site, Timed, check_ready
 from citadel_consul.cli.drilling.startup import Started, judge_startup, start_all
 from citadel_consul.cli.drilling.verdict import Line, Phase, Report, Result
+from citadel_consul.core.healing.treatment import CALM_SECONDS
 from citadel_consul.core.model import Instance
 from citadel_consul.core.operation import Kind, Operation, OperationState
 from citadel_consul.core.snapshot import Snapshot
 from citadel_consul.errors import CitadelError, OperationFailed
+
+SLACK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +138,15 @@ class Drill:
             self.kept = Kept(written.written, (*self.kept.problems, *written.problems))
 
     async def _mend(self, seen: Recovered) -> None:
-        """Bring back by hand what did not come back by itself: the drill goes on, and leaves nothing broken."""
+        """Bring back by hand what did not come back by itself, and see the incident to its end."""
         if seen.killed and seen.restored_seconds is None:
             await self.site.operate(Kind.RECOVER, seen.victim.service)
+        elif seen.restored_seconds is not None:  # so that whoever was told of the incident is told of its good end
+            await self.site.until(lambda: self._is_over(seen.victim.service), CALM_SECONDS + SLACK_SECONDS)
+
+    async def _is_over(self, service: str) -> bool:
+        incident = (await self.site.snapshot()).incidents.get(service)
+        return incident is None or incident.over
 
     async def _leave_as_found(self, found: Snapshot) -> str:
         """Have run what ran, and nothing else; returns what is wrong if that does not succeed."""
