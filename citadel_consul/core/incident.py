@@ -21,6 +21,12 @@ STACK = "_stack"
 """The name of the incident of the whole stack; no service can have it, since names are DNS labels."""
 
 
+FLAPPING = "flapping"
+"""The cause of an incident that is a quarantine."""
+UNWATCHED = "unwatched_exit"
+"""The cause of an incident of what ended while no node agent looked, as everything does when a machine goes down."""
+
+
 class IncidentState(StrEnum):
     """Where an incident is.
 

@@ -58,6 +58,35 @@ def test_status_says_why_and_how_to_go_on() -> None:
     assert "citadel recover all" in problem.message
 
 
+def test_six_of_ten_that_die_within_a_few_reports_freeze_recovery() -> None:
+    clinic = ten()
+    for victims in (SIX[:3], SIX[3:5], SIX[5:]):
+        clinic.kill_hard(*victims)
+        clinic.pass_time(0.1)
+    clinic.pass_time(30.0)
+    assert restarts(clinic) == {}
+    assert clinic.incident(STACK).affected == SIX
+
+
+def test_what_was_recovered_a_moment_ago_counts_for_the_mass() -> None:
+    clinic = ten()
+    for name in SIX:
+        clinic.kill_hard(name)
+        clinic.pass_time(1.0)
+    assert restarts(clinic) == dict.fromkeys(SIX[:5], 1)
+    assert clinic.incident(STACK).affected == SIX
+    clinic.pass_time(65.0)
+    assert clinic.healthy() == set(TEN)
+    assert len(clinic.told("recovery-frozen")) == len(clinic.told("recovery-resumed")) == 1
+
+
+def test_one_or_two_that_fail_never_wait_for_others() -> None:
+    clinic = ten()
+    clinic.kill_hard("s0", "s1")
+    clinic.lead()
+    assert {op.targets for op in clinic.automatic()} == {("s0@n1",), ("s1@n1",)}
+
+
 def test_half_of_a_stack_is_not_most_of_it() -> None:
     clinic = ten()
     clinic.kill_hard(*TEN[:5])
@@ -105,7 +134,7 @@ def test_recovery_goes_on_when_few_enough_fail() -> None:
     clinic.pass_time(30.0)
     assert clinic.incident(STACK).state is IncidentState.OPEN
     clinic.cure(SIX[3])
-    clinic.pass_time(30.0)
+    clinic.pass_time(60.0)
     assert clinic.incident(STACK).outcome == "2 of 10 services fail now"
     assert clinic.told("recovery-resumed") == ["automatic recovery goes on: 2 of 10 services fail now"]
     assert restarts(clinic) == dict.fromkeys(SIX[4:], 1)

@@ -7,8 +7,8 @@ what was wanted is what it needs.
 While the brake is on, nothing is recovered automatically; it is said once, in an incident of the stack. It comes off
 when few enough services fail, or when a person goes on (``citadel recover all``): then only new failures count.
 
-Before that, while it is not known yet whether many are failing (Consul says so, their node agents have not spoken),
-recovery holds back without a word.
+Before that, while it is not known yet whether it is too much (three failed at once and more may follow; Consul says so
+and node agents have not spoken), recovery holds back without a word. One or two that fail never wait.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from citadel_consul.core.healing.ward import Ward
-from citadel_consul.core.incident import LEFT_ALONE, STACK, Incident, IncidentState, identifier
+from citadel_consul.core.incident import FLAPPING, LEFT_ALONE, STACK, UNWATCHED, Incident, IncidentState, identifier
 from citadel_consul.core.operation import ALL, Kind
 
 ON_SHARE = 0.5
 OFF_SHARE = 0.25
 LEAST_SERVICES = 3
 WINDOW_SECONDS = 60.0
-"""More than half of the wanted services, but at least three, within a minute; off at a quarter."""
+"""More than half of the wanted services, but at least three, within a minute; off at a quarter, after a minute."""
+SETTLE_SECONDS = 0.5
+"""How long three that fail at once wait for the reports on others that fail with them."""
 
 
 def brakes(ward: Ward) -> bool:
@@ -31,13 +33,30 @@ def brakes(ward: Ward) -> bool:
     incident = ward.incident(STACK)
     if incident is not None:
         return not _comes_off(ward, incident)
-    recent = [service for service in _unexplained(ward) if _is_recent(ward, service)]
-    certain = [service for service in recent if _is_settled(ward, service)]
-    if _is_too_much(ward, len(certain)):
-        _put_on(ward, tuple(certain))
+    failing = [service for service in _unexplained(ward) if _is_recent(ward, service)]
+    certain = [service for service in failing if _is_settled(ward, service)]
+    counted = tuple(dict.fromkeys([*_failed_lately(ward), *certain]))
+    if certain and _is_too_much(ward, len(counted)):
+        _put_on(ward, counted)
         return True
+    return _is_unclear(ward, failing, certain, counted)
+
+
+def _failed_lately(ward: Ward) -> list[str]:
+    """The services whose incidents opened within the window, whether they are up again or not."""
+    return [i.service for i in ward.incidents() if i.cause not in (FLAPPING, UNWATCHED) and _is_recent(ward, i.service)]
+
+
+def _is_unclear(ward: Ward, failing: list[str], certain: list[str], counted: tuple[str, ...]) -> bool:
+    """Whether it will turn out in a moment if it is too much, so that recovery has to wait for that."""
+    fresh = [f.since for s in certain if ward.incident(s) is None for f in ward.survey.failures[s]]
+    if len({s for s in certain if ward.incident(s) is None}) >= LEAST_SERVICES:
+        settled_at = min(fresh) + SETTLE_SECONDS
+        if ward.turn.now < settled_at:
+            ward.turn.wake(settled_at)
+            return True
     suspects = {s for s in ward.survey.suspects if not ward.causes.is_explained(s) and s not in ward.busy}
-    return bool(certain) and _is_too_much(ward, len(suspects | set(recent)))
+    return bool(certain) and _is_too_much(ward, len({*suspects, *failing, *counted}))
 
 
 def _unexplained(ward: Ward) -> list[str]:
@@ -46,7 +65,7 @@ def _unexplained(ward: Ward) -> list[str]:
 
 def _counts(ward: Ward, service: str) -> bool:
     incident = ward.incident(service)
-    if ward.causes.is_explained(service) or ward.owner_of(service) is not None:
+    if ward.causes.is_explained(service) or ward.is_consequence(service):
         return False
     if incident is not None and incident.state in LEFT_ALONE:
         return False
@@ -101,6 +120,9 @@ def _comes_off(ward: Ward, incident: Incident) -> bool:
     by = _released_by(ward, incident)
     if by is not None:
         outcome = f"{by} went on"
+    elif ward.turn.now < incident.opened_at + WINDOW_SECONDS:
+        ward.turn.wake(incident.opened_at + WINDOW_SECONDS)
+        return False
     elif failing <= OFF_SHARE * len(ward.wanted):
         outcome = f"{failing} of {len(ward.wanted)} services fail now"
     else:

@@ -9,7 +9,7 @@ from citadel_consul.core.healing.failures import is_healthy
 from citadel_consul.core.healing.flapping import is_flapping, quiet_at
 from citadel_consul.core.healing.treatment import KEPT
 from citadel_consul.core.healing.ward import Ward
-from citadel_consul.core.incident import Incident, IncidentState, identifier
+from citadel_consul.core.incident import FLAPPING, Incident, IncidentState, identifier
 
 
 def quarantine(ward: Ward) -> None:
@@ -61,7 +61,7 @@ def _confine(ward: Ward, service: str, incident: Incident | None) -> None:
             service=service,
             state=IncidentState.QUARANTINED,
             opened_at=now,
-            cause="flapping",
+            cause=FLAPPING,
             detail=detail,
             affected=affected,
             bout_began_at=now,

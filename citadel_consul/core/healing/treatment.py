@@ -15,7 +15,7 @@ from citadel_consul.core.healing.causes import affected_by
 from citadel_consul.core.healing.failures import Cause, Failure, is_healthy
 from citadel_consul.core.healing.policy import policy_of
 from citadel_consul.core.healing.ward import Remedy, Ward
-from citadel_consul.core.incident import LEFT_ALONE, Incident, IncidentState, identifier
+from citadel_consul.core.incident import LEFT_ALONE, UNWATCHED, Incident, IncidentState, identifier
 
 CALM_SECONDS = 10.0
 """How long a service has to be healthy until its incident is over."""
@@ -29,7 +29,8 @@ def treat(ward: Ward, service: str) -> None:
     if ward.causes.is_explained(service):
         _wait(ward, ward.incident(service), "what it needs does not serve")
         return
-    if _is_consequence(ward, service, failures):
+    if ward.is_consequence(service):
+        _start_again(ward, service, failures)
         return
     free = _worst(ward.free(failures))
     if not free:
@@ -110,30 +111,17 @@ def begun(ward: Ward, remedy: Remedy, operation_id: str) -> None:
 # --- consequences -----------------------------------------------------------------------------------------------
 
 
-def _is_consequence(ward: Ward, service: str, failures: list[Failure]) -> bool:
-    """Deal with what fails because of something that is only just back: its incident has not closed yet.
-
-    What died is started again, once; what is alive is given time to notice that things are well.
-    """
+def _start_again(ward: Ward, service: str, failures: list[Failure]) -> None:
+    """Have what died with something below it started again, under the incident of that."""
     owner = ward.owner_of(service)
-    if owner is None:
-        return False
-    own = ward.incident(service)
-    if own is not None and own.state in LEFT_ALONE:
-        return False
-    dead = [failure for failure in failures if failure.dead]
-    if not dead:
-        return True
-    if own is not None or service in owner.followed:
-        return False
-    free = ward.free(dead)
-    if free and policy_of(ward.turn.snapshot, service).enabled and not ward.causes.unmet(service):
-        remedy = next((r for r in ward.due if r.incident.id == owner.id and r.services != (owner.service,)), None)
-        if remedy is None:
-            ward.due.append(Remedy(owner, free))
-        else:
-            remedy.failures.extend(free)
-    return True
+    free = ward.free(failure for failure in failures if failure.dead)
+    if owner is None or not free or not policy_of(ward.turn.snapshot, service).enabled or ward.causes.unmet(service):
+        return
+    remedy = next((r for r in ward.due if r.incident.id == owner.id and r.services != (owner.service,)), None)
+    if remedy is None:
+        ward.due.append(Remedy(owner, free))
+    else:
+        remedy.failures.extend(free)
 
 
 def _is_followed(ward: Ward, incident: Incident) -> bool:
@@ -161,7 +149,7 @@ def _open(ward: Ward, service: str, failures: list[Failure]) -> Incident:
         service=service,
         state=IncidentState.OPEN,
         opened_at=now,
-        cause=str(failures[0].cause),
+        cause=UNWATCHED if all(failure.unwatched for failure in failures) else str(failures[0].cause),
         detail=_told(failures),
         affected=affected_by(ward.turn.snapshot, service, ward.wanted),
         bout_began_at=now,

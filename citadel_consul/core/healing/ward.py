@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from citadel_consul.core.healing.causes import Causes
 from citadel_consul.core.healing.failures import Failure, Survey, wanted_services
 from citadel_consul.core.health import hold_on
-from citadel_consul.core.incident import STACK, Incident, check_incident_transition
+from citadel_consul.core.incident import LEFT_ALONE, STACK, Incident, check_incident_transition
 from citadel_consul.core.model import Instance
 from citadel_consul.core.operation import Kind, Operation, OperationState
 from citadel_consul.core.turn import Turn
@@ -99,6 +99,18 @@ class Ward:
             (check.interval_seconds + check.timeout_seconds for service in below for check in specs[service].checks),
             default=0.0,
         )
+
+    def is_consequence(self, service: str) -> bool:
+        """Whether a failing service fails because of something that is only just back, whose incident is not over.
+
+        What is alive is given time to notice that things are well. What died is the consequence of another's failure
+        once; after it was started again, it fails by itself.
+        """
+        own, owner = self.incident(service), self.owner_of(service)
+        if owner is None or (own is not None and own.state in LEFT_ALONE):
+            return False
+        alive = not any(failure.dead for failure in self.survey.failures[service])
+        return alive or (own is None and service not in owner.followed)
 
     # --- what a person did --------------------------------------------------------------------------------------
 
