@@ -1,7 +1,7 @@
 """The node agent as a whole: its lock, what it watches, and a runner for each instance of its node.
 
 Losing Consul, the leader or the lock stops no service (invariant I7): runners go on watching what runs, and what they
-see is said when it can be said again. Orders of an epoch below the highest that was obeyed are refused (I3).
+see is said when it can be said again. Which orders are followed, and when, is told in ``orders``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from citadel_consul.agent.chronicle import Chronicle, Entry
 from citadel_consul.agent.gauge import Gauge
 from citadel_consul.agent.liveness import Liveness, Place
 from citadel_consul.agent.maintenance import Maintenance
+from citadel_consul.agent.orders import Orders
 from citadel_consul.agent.readiness import Prober
 from citadel_consul.agent.registrar import Registrar, Render, mend_for_ever
 from citadel_consul.agent.reporter import Reporter
@@ -28,12 +29,12 @@ from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.lease import Lease, TTLCheck
 from citadel_consul.consul.patience import patiently
 from citadel_consul.consul.watch import Fresh, watch
-from citadel_consul.core.lifecycle import Observed, Phase
+from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Instance, ServiceSpec
 from citadel_consul.errors import CitadelError, ConsulUnavailable, InvalidInput, LeadershipLost, Refused
 from citadel_consul.store import documents
 from citadel_consul.store.cache import PrefixCache
-from citadel_consul.store.documents import AgentRecord, Event, NodeDesired, NodeObserved, UndecodableError
+from citadel_consul.store.documents import AgentRecord, Event, NodeObserved, UndecodableError
 from citadel_consul.store.identifiers import new_id
 from citadel_consul.store.keys import Keys
 
@@ -68,6 +69,7 @@ class AgentConfig:
     check_ttl_seconds: float = 5.0
     session_ttl_seconds: float = 10.0
     patience_seconds: float = 30.0
+    home: str = ""
 
 
 class NodeAgent:
@@ -100,9 +102,8 @@ class NodeAgent:
         self._specs: PrefixCache[ServiceSpec] = PrefixCache(lambda entry: documents.SPEC.decode(entry.value))
         self._expanded: dict[str, tuple[ServiceSpec, ServiceSpec]] = {}
         self._runners: dict[str, InstanceRunner] = {}
-        self._orders: KVEntry | None = None
+        self._orders: Orders | None = None
         self._consul_node = ""
-        self._wanted: NodeDesired | None = None
         self.ready = asyncio.Event()
 
     async def run(self) -> None:
@@ -121,7 +122,8 @@ class NodeAgent:
                 self._backend.set_exit_sink(self._take_exit)
                 for service in await self._known_services(last):
                     self._start_runner(group, around, service, reporter.document)
-                group.create_task(self._hold(lease, reporter, lambda: self._begin_anew(group, around, reporter)))
+                orders = self._orders_under(lease, reporter, group, around)
+                group.create_task(self._hold(lease, reporter, orders))
                 group.create_task(reporter.mind())
                 group.create_task(self._watch_specs())
                 group.create_task(self._liveness(prober).run())
@@ -129,7 +131,7 @@ class NodeAgent:
                 group.create_task(self._mend())
                 if self._listener is not None:
                     group.create_task(self._gauge(prober).run(self._listener))
-                await self._watch_orders(group, around, reporter)
+                await orders.run(self.ready.set)
 
     # --- the lock -----------------------------------------------------------------------------------------------
 
@@ -144,6 +146,7 @@ class NodeAgent:
             since=self._wall(),
             version=__version__,
             api=self.config.api,
+            home=self.config.home,
         )
         check = TTLCheck(
             service_name=SERVICE_NAME,
@@ -152,11 +155,24 @@ class NodeAgent:
             address=self.config.address,
             tags=(self.config.stack,),
             meta={"citadel-role": "agent", "citadel-stack-name": self.config.stack},
-            supersede=True,
+            supersede=await self._predecessor_is_dead(),
         )
         value = documents.AGENT.encode(record)
         key = self._keys.agent(self.config.node)
         return Lease(self._client, key, lambda: value, check, self.config.session_ttl_seconds)
+
+    async def _predecessor_is_dead(self) -> bool:
+        """Whether no other agent can be alive under the lock of this node: nobody has it, or somebody of our home had.
+
+        There is one agent for a home, since we could lock its folder. Its successor need not wait for its time-outs.
+        """
+        entry = await patiently(lambda: self._client.kv_get(self._keys.agent(self.config.node)))
+        if entry is None or entry.session is None:
+            return True
+        try:
+            return documents.AGENT.decode(entry.value).home == self.config.home
+        except UndecodableError:
+            return False
 
     async def _take_lock(self, lease: Lease) -> None:
         """Wait for the lock of this node. Raises Refused only if another agent is seen to hold it all the while.
@@ -183,18 +199,19 @@ class NodeAgent:
             return False
         return entry is not None and entry.session is not None
 
-    async def _hold(self, lease: Lease, reporter: Reporter, on_new_log: Callable[[], None]) -> None:
+    async def _hold(self, lease: Lease, reporter: Reporter, orders: Orders) -> None:
         """Keep the lock, and write reports under it; take it again after it was lost to an outage."""
         while True:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(lease.keep())
-                    group.create_task(reporter.run(lease.session, on_new_log=on_new_log))
-                    group.create_task(_beat_for_ever(lease))
+                    group.create_task(reporter.run(lease.session, on_new_log=orders.begin_anew))
+                    group.create_task(_beat_for_ever(lease, orders.look_again))
             except* LeadershipLost as lost:
                 log.warning("the lock of this node is lost, taking it again: %s", lost.exceptions[0])
                 self._client.drop_connections()  # orders that are waited for on a dead one would come a minute late
             await self._take_lock(lease)
+            orders.look_again()
             now, node = self._wall(), self.config.node
             message = f"node agent {node} lost its lock and has it again; what runs there went on"
             reporter.record(Event(new_id(now), now, "agent-returned", message, f"agent {node}", node=node))
@@ -251,8 +268,7 @@ class NodeAgent:
     def _note(self, reporter: Reporter, what: str, instance: Instance, seen: Observed) -> None:
         """Put what happened to an instance into the node's own history and into that of the stack."""
         now = self._wall()
-        # Of the orders that it follows, not the highest known: that is what the history is read for.
-        epoch = self._wanted.epoch if self._wanted is not None else reporter.document.epoch
+        epoch = self._orders.epoch if self._orders is not None else reporter.document.epoch
         self._chronicle.write(
             Entry(now, what, instance.node, instance.service, seen.generation, epoch, seen.pid, seen.detail)
         )
@@ -270,6 +286,16 @@ class NodeAgent:
                 node=instance.node,
             )
         )
+
+    def _orders_under(self, lease: Lease, reporter: Reporter, group: asyncio.TaskGroup, around: Surroundings) -> Orders:
+        def follow(service: str, desired: Desired) -> None:
+            runner = self._runners.get(service) or self._start_runner(group, around, service, reporter.document)
+            runner.want(desired)
+
+        self._orders = Orders(
+            self._client, self._keys, self.config.node, lease, reporter, self._chronicle, follow, self._wall
+        )
+        return self._orders
 
     def _start_runner(
         self, group: asyncio.TaskGroup, around: Surroundings, service: str, report: NodeObserved
@@ -312,47 +338,6 @@ class NodeAgent:
                 entries: tuple[KVEntry, ...] = news.value
                 self._specs.merge(news.index, entries, restarted=news.restarted)
 
-    async def _watch_orders(self, group: asyncio.TaskGroup, around: Surroundings, reporter: Reporter) -> None:
-        key = self._keys.desired_of(self.config.node)
-        async for news in watch(lambda index, wait: self._client.kv_read(key, index, wait)):
-            if isinstance(news, Fresh):
-                entry: KVEntry | None = news.value
-                self._orders = entry
-                if entry is not None:
-                    self._take_orders(entry, group, around, reporter)
-                self.ready.set()
-
-    def _begin_anew(self, group: asyncio.TaskGroup, around: Surroundings, reporter: Reporter) -> None:
-        """Consul lost its data: epochs count from the beginning, and orders refused for theirs are looked at again."""
-        self._chronicle.write(Entry(self._wall(), "new-log", self.config.node, "", 0, 0))
-        self._wanted = None
-        if self._orders is not None:
-            self._take_orders(self._orders, group, around, reporter)
-
-    def _take_orders(self, entry: KVEntry, group: asyncio.TaskGroup, around: Surroundings, reporter: Reporter) -> None:
-        try:
-            wanted = documents.DESIRED.decode(entry.value)
-        except UndecodableError as error:
-            log.warning("the orders for this node cannot be read, and nothing is changed: %s", error)
-            return
-        if wanted.epoch < reporter.document.epoch:
-            self._refuse(wanted, reporter)
-            return
-        reporter.obeyed(wanted.epoch)
-        self._wanted = wanted
-        for service, desired in wanted.instances.items():
-            runner = self._runners.get(service) or self._start_runner(group, around, service, reporter.document)
-            runner.want(desired)
-
-    def _refuse(self, wanted: NodeDesired, reporter: Reporter) -> None:
-        now = self._wall()
-        self._chronicle.write(Entry(now, "refused", self.config.node, "", 0, wanted.epoch))
-        message = f"refused orders of epoch {wanted.epoch}: epoch {reporter.document.epoch} was obeyed already"
-        log.warning(message)
-        reporter.record(
-            Event(new_id(now), now, "orders-refused", message, f"agent {self.config.node}", node=self.config.node)
-        )
-
     async def _mend(self) -> None:
         """Mend the catalog, but not before it is known what runs here: until then everything looks like a ghost."""
         await self.ready.wait()
@@ -361,7 +346,7 @@ class NodeAgent:
         await mend_for_ever(self._registrar, MEND_SECONDS)
 
 
-async def _beat_for_ever(lease: Lease) -> None:
+async def _beat_for_ever(lease: Lease, on_beat: Callable[[], None]) -> None:
     """Give the signs of life that the lock hangs on. Consul's absence is not ours to solve: the lock runs out."""
     while True:
         try:
@@ -370,4 +355,6 @@ async def _beat_for_ever(lease: Lease) -> None:
             raise
         except CitadelError as error:
             log.warning("no sign of life could be given: %s", error)
+        else:
+            on_beat()
         await asyncio.sleep(lease.check.ttl_seconds / 3)

@@ -107,6 +107,7 @@ async def node_agent(client: ConsulClient, settings: Settings, place: Place) -> 
                 address=place.address,
                 api=api,
                 stop_timeout_seconds=settings.shutdown_timeout_seconds,
+                home=f"{socket.gethostname()}:{folder.absolute()}",
             )
             chronicle = Chronicle(folder / "history.jsonl")
             stack.callback(chronicle.close)

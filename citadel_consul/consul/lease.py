@@ -111,6 +111,7 @@ class Lease:
         self._registered = False
         self._renewed_at = float("-inf")
         self._beaten_at = float("-inf")
+        self._doubted = False
 
     @property
     def held(self) -> bool:
@@ -141,6 +142,14 @@ class Lease:
         """Until when, on the monotonic clock, neither TTL can have run out. Past it the lock may be somebody else's."""
         return min(self._renewed_at + self._ttl, self._beaten_at + self.check.ttl_seconds)
 
+    @property
+    def sure(self) -> bool:
+        """Whether the lock cannot be anybody else's: it is held, and no time-out can have run out without our notice.
+
+        After a pause that was longer than the check's TTL this is false until the session was found to be alive.
+        """
+        return self.held and not self._doubted and self._clock() < self.safe_until
+
     async def acquire(self) -> int:
         """Wait for the lock and take it; returns the epoch. Outages are waited out; a refusal by Consul is raised.
 
@@ -161,6 +170,7 @@ class Lease:
                 log.debug("cannot take %s yet: %s", self.key, error)
                 await self._sleep(self._backoff.seconds(failures, error, self._jitter()))
         self._index = None
+        self._doubted = False
         self.lost.clear()
         return self._epoch
 
@@ -186,6 +196,7 @@ class Lease:
         Registers the check again where a restarted agent forgot it. Raises ``ConsulUnavailable`` if Consul does.
         """
         now = self._clock()
+        self._doubted |= now - self._beaten_at > self.check.ttl_seconds
         try:
             await self._client.check_update(self.check_id, PASSING)
         except NotFound:
@@ -217,9 +228,20 @@ class Lease:
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await self.release()
                 if self._registered:
-                    await self._client.deregister_service(self.check.service_id)
+                    await self._take_out()
         except (TimeoutError, CitadelError) as failure:
             log.warning("could not release %s: %s", self.key, failure)
+
+    async def _take_out(self) -> None:
+        """Take our check out of the agent, and the service unless another holder is registered under it."""
+        if await self._checks_of_others():
+            await self._client.deregister_check(self.check_id)
+        else:
+            await self._client.deregister_service(self.check.service_id)
+
+    async def _checks_of_others(self) -> list[str]:
+        ours = f"{self.check.service_id}:alive:"
+        return [i for i in await self._client.agent_checks() if i.startswith(ours) and i != self.check_id]
 
     @property
     def _left(self) -> float:
@@ -259,11 +281,9 @@ class Lease:
 
     async def _bury_predecessors(self) -> None:
         """Take away the checks of earlier lives of this holder, which would keep its service critical for ever."""
-        ours = f"{self.check.service_id}:alive:"
         try:
-            for check_id in await self._client.agent_checks():
-                if check_id.startswith(ours) and check_id != self.check_id:
-                    await self._client.deregister_check(check_id)
+            for check_id in await self._checks_of_others():
+                await self._client.deregister_check(check_id)
         except TemporaryError as error:
             log.warning("checks of an earlier %s may be left: %s", self.check.service_id, error)
 
@@ -297,6 +317,7 @@ class Lease:
         alive = await self._client.session_renew(self.session)
         if alive:
             self._renewed_at = now
+            self._doubted = False
         return alive
 
     async def _register(self) -> None:

@@ -54,7 +54,7 @@ class HandoverRequest:
 
 @dataclass(frozen=True, slots=True)
 class AgentRecord:
-    """The node agent of a node: written under its own lock."""
+    """The node agent of a node: written under its own lock. ``home`` is its host and state folder."""
 
     id: str
     node: str
@@ -63,6 +63,7 @@ class AgentRecord:
     since: float
     version: str = ""
     api: str = ""
+    home: str = ""
 
 
 @dataclass(frozen=True, slots=True)

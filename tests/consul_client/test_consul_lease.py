@@ -225,6 +225,46 @@ async def test_a_successor_that_knows_its_predecessor_dead_does_not_wait_for_it(
         assert await again.acquire() > epoch
 
 
+def is_sure(lease: Lease) -> bool:
+    """It changes without an assignment, which mypy does not expect of a property."""
+    return lease.sure
+
+
+async def test_after_a_pause_past_its_time_outs_a_holder_is_not_sure_until_its_session_answers(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    now = 1000.0
+    check = TTLCheck("holder", "holder-a", LONG)
+    lease = Lease(client, consul.prefix + "leader", b"a", check, 300.0, clock=lambda: now)
+    async with lease:
+        await lease.acquire()
+        assert is_sure(lease)
+        now += LONG + 1  # it was paused: another may have the lock by now
+        assert not is_sure(lease)
+        await lease.beat()
+        assert not is_sure(lease)  # a sign of life does not bring back a session that its absence had ended
+        async with asyncio.TaskGroup() as tasks:
+            keeping = tasks.create_task(lease.keep())
+            now += 300.0 / 3  # so that a renewal is due
+            await lease.beat()
+            async with asyncio.timeout(10):
+                while not is_sure(lease):  # noqa: ASYNC110  # it is another process that is waited for
+                    await asyncio.sleep(0.005)
+            keeping.cancel()
+
+
+async def test_who_waited_in_vain_takes_out_nothing_of_the_holder(client: ConsulClient, consul: ConsulSpace) -> None:
+    key, check = consul.prefix + "leader", TTLCheck("holder", "holder-of-both", LONG)
+    async with Lease(client, key, b"a", check) as holder:
+        await holder.acquire()
+        async with Lease(client, key, b"b", check) as second, waiting(second):
+            pass
+        assert set(await client.agent_checks()) == {holder.check_id}
+        entry = await client.kv_get(key)
+        assert entry is not None
+        assert entry.session == holder.session
+
+
 async def test_a_value_that_is_a_function_is_asked_at_each_tenure(client: ConsulClient, consul: ConsulSpace) -> None:
     values = iter([b"unused", b"first", b"second"])
     lease = Lease(client, consul.prefix + "leader", lambda: next(values), TTLCheck("holder", "holder-a", LONG))
