@@ -67,7 +67,8 @@ async def metrics(request: Request) -> Response:
     state = await site.read(client)
     snapshot = state.snapshot()
     operations = await with_steps(client, site.keys, snapshot.operations, is_whole_startup)
-    return reply(metrics_answer(snapshot, time.time(), operations, await read_measured(state)))
+    measured = await read_measured(state)
+    return reply(metrics_answer(snapshot, time.time(), operations, measured))
 
 
 @router.get("/debug/dependencies", response_model=DependencyDebugAnswer)
