@@ -27,6 +27,8 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "explain": ("explain", "explain", "Say why a service does not run, and when it will."),
     "deps": ("deps", "deps", "Show or change the dependency graph."),
     "plan": ("plan", "plan", "Show what an operation would do, and in which order."),
+    "hold": ("holds", "hold", "Keep citadel's hands off a service, a node or the stack."),
+    "unhold": ("holds", "unhold", "Take a hold back."),
     "ops": ("ops", "ops", "List, show or cancel operations."),
     "events": ("events", "events", "Show what happened: who, what and why."),
     "notify": ("notify", "notify", "Try the receivers of notifications, and list what they were told."),
