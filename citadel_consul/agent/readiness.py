@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -150,7 +151,7 @@ class Prober:
                 stderr=asyncio.subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            return Finding(error.strerror or str(error))
+            return Finding(_reason(error))
         try:
             status = await process.wait()
         finally:
@@ -199,7 +200,7 @@ async def connect(host: str, port: int) -> str | None:
         try:
             await asyncio.get_running_loop().sock_connect(probe, (host, port))
         except OSError as error:
-            return error.strerror or str(error)
+            return _reason(error)
         return "nobody listens" if is_connected_to_itself(probe) else None
 
 
@@ -220,9 +221,14 @@ async def _connect_by_name(host: str, port: int) -> str | None:
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError as error:
-        return error.strerror or str(error)
+        return _reason(error)
     itself = is_connected_to_itself(writer.get_extra_info("socket"))
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return "nobody listens" if itself else None
+
+
+def _reason(error: OSError) -> str:
+    """The system's own words; asyncio puts the address in their place."""
+    return os.strerror(error.errno) if error.errno else str(error)
