@@ -45,13 +45,16 @@ class Hold:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def let_go(self, within: float = 20.0) -> int:
-        """Let the write through, which was caught; returns the status of Consul's answer."""
-        if self._loop is None:
-            raise RuntimeError("no write was caught")
-        self._loop.call_soon_threadsafe(self._gate.set)
+        """Let the write that was caught through; returns the status of Consul's answer."""
+        self.release()
         if not self._answered.wait(within) or self.status is None:
             raise TimeoutError("the write that was held has not been answered")
         return self.status
+
+    def release(self) -> None:
+        """Let the write through, if one was caught, and do not wait for its answer."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._gate.set)
 
     async def keep(self, body: bytes) -> None:
         self.body = body
@@ -65,12 +68,13 @@ class Hold:
         self._answered.set()
 
 
-@dataclass
+@dataclass(eq=False)
 class Link:
     """One connection through the proxy. ``write`` is the number of the write on it whose answer is waited for."""
 
     write: int = 0
     held: Hold | None = None
+    frozen: bool = False
 
 
 class ConsulProxy:
@@ -82,6 +86,7 @@ class ConsulProxy:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._links: set[Link] = set()
         self._open = asyncio.Event()
         self._server: asyncio.Server | None = None
         self.address = ""
@@ -111,6 +116,10 @@ class ConsulProxy:
         """Let everything through again, what was held up included."""
         self._loop.call_soon_threadsafe(self._open.set)
 
+    def freeze(self) -> None:
+        """Let nothing through any more on the connections that are open now; new ones work: they are half-open."""
+        self._loop.call_soon_threadsafe(self._freeze)
+
     def cut(self) -> None:
         """Break every connection that is open now."""
         self._call(self._cut())
@@ -127,6 +136,10 @@ class ConsulProxy:
         if self._server is not None:
             self._server.close()
         await self._cut()
+
+    def _freeze(self) -> None:
+        for link in self._links:
+            link.frozen = True
 
     async def _cut(self) -> None:
         doomed = list(self._tasks)
@@ -156,6 +169,7 @@ class ConsulProxy:
             writer.close()
             return
         link = Link()
+        self._links.add(link)
         try:
             async with asyncio.TaskGroup() as group:
                 back = group.create_task(self._pump_back(far_reader, writer, link))
@@ -164,6 +178,7 @@ class ConsulProxy:
         except* (OSError, asyncio.IncompleteReadError):
             pass
         finally:
+            self._links.discard(link)
             for end in (writer, far_writer):
                 with contextlib.suppress(OSError):
                     end.close()
@@ -173,7 +188,7 @@ class ConsulProxy:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             body = await reader.readexactly(_length(head))
-            await self._open.wait()
+            await self._passage(link)
             if self.delay_seconds:
                 await asyncio.sleep(self.delay_seconds)
             is_write = head.startswith(WRITE)
@@ -184,6 +199,12 @@ class ConsulProxy:
                 await self._keep(body, link)
             writer.write(head + body)
             await writer.drain()
+
+    async def _passage(self, link: Link) -> None:
+        """Return when something may pass on this connection: never, if it is frozen."""
+        if link.frozen:
+            await asyncio.Event().wait()
+        await self._open.wait()
 
     async def _keep(self, body: bytes, link: Link) -> None:
         hold = self.hold
@@ -196,7 +217,7 @@ class ConsulProxy:
             if link.held is not None:
                 link.held.answer(data)
                 link.held = None
-            await self._open.wait()
+            await self._passage(link)
             self._spring(link, before=False)
             link.write = 0
             writer.write(data)

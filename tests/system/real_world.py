@@ -219,8 +219,8 @@ class World:
 
     def running_pids(self) -> dict[str, list[int]]:
         """The processes of each tiny service that run now."""
-        services = [path.stem for path in self.folder.glob("*.lives")]
-        return {service: [pid for pid in self.lives(service) if _is_tiny(pid)] for service in services}
+        ledgers = {path.stem: path for path in self.folder.glob("*.lives")}
+        return {name: [pid for pid in self.lives(name) if runs(pid, path)] for name, path in ledgers.items()}
 
     def chronicle(self) -> list[Entry]:
         """What the node agents wrote down, of all nodes, oldest first."""
@@ -258,9 +258,10 @@ def instances(services: Iterable[str], node: str = "n1") -> set[Instance]:
     return {Instance(service, node) for service in services}
 
 
-def _is_tiny(pid: int) -> bool:
+def runs(pid: int, ledger: Path) -> bool:
+    """Whether ``pid`` is a process, not yet dead, of the tiny service that writes into ``ledger``."""
     try:
-        return str(TINY).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return str(ledger).encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
 

@@ -1,0 +1,75 @@
+"""Members of the Consul cluster fail while a stack runs: registrations come back, and no service notices."""
+
+from __future__ import annotations
+
+import pytest
+from campaign import EDGES, PLACES
+from cluster import Cluster
+from kv_audit import Audit
+from roles import Crew, NewCrew, spread
+from verdict import every_instance, judge, lives_of, running, unrest
+
+from citadel_consul.core.operation import Kind, OperationState
+
+pytestmark = [pytest.mark.consul, pytest.mark.slow]
+
+
+@pytest.fixture
+def crew(cluster: Cluster, new_crew: NewCrew) -> Crew:
+    """A stack on both nodes, up and at rest; its orchestrators are at both clients and at a server."""
+    consuls = [*cluster.clients.values(), cluster.servers[2]]
+    made = new_crew(*(consul.address for consul in consuls))
+    for number, consul in enumerate(consuls, 1):
+        made.orchestrator(f"o{number}", consul.address)
+    for consul in cluster.clients.values():
+        made.agent(consul.node, consul.address)
+    made.world.apply([spread(made.world, name, nodes) for name, nodes in PLACES.items()], EDGES)
+    made.until_manned(60.0)
+    assert made.world.operate(Kind.STARTUP, within=60.0).state is OperationState.SUCCEEDED
+    return made
+
+
+def _assert_nothing_happened(crew: Crew, lives: int = 1) -> None:
+    """At rest again; the same processes run, and nothing was recovered that had not failed."""
+    world, audit = crew.world, Audit()
+    world.until(lambda: unrest(crew, PLACES) is None, 60.0, "rest")
+    for instance in every_instance(PLACES):
+        found = [life.pid for life in lives_of(world, instance)]
+        assert len(found) == lives, f"{instance}: {found}\n{world.logs()}"
+        assert running(world, instance) == found[-1:]
+    audit.look(world)
+    assert judge(world, PLACES, EDGES, audit, ()).broken == []
+
+
+@pytest.mark.parametrize("wiped", [False, True], ids=["with-its-data", "without-its-data"])
+def test_a_consul_agent_that_is_restarted_gets_its_registrations_back(
+    cluster: Cluster, crew: Crew, wiped: bool
+) -> None:
+    member = cluster.clients["n1"]
+    member.kill()
+    if wiped:
+        member.wipe()
+    cluster.start(member)
+    member.until_ready()
+    wanted = {f"{crew.world.stack}.{i.service}.{i.node}" for i in every_instance(PLACES) if i.node == member.node}
+    crew.world.until(lambda: wanted <= set(member.request("GET", "/v1/agent/services")), 30.0, "the registrations")
+    _assert_nothing_happened(crew)
+    assert crew.world.operate(Kind.RESTART, within=60.0).state is OperationState.SUCCEEDED
+    _assert_nothing_happened(crew, lives=2)
+
+
+def test_the_consul_server_that_leads_is_lost_during_an_operation(cluster: Cluster, crew: Crew) -> None:
+    operation_id = crew.world.request(Kind.RESTART)
+    cluster.leader().kill()
+    operation = crew.world.end_of(operation_id, 60.0)
+    assert operation.state is OperationState.SUCCEEDED, f"{operation}\n{crew.world.logs()}"
+    _assert_nothing_happened(crew, lives=2)
+    cluster.heal()
+
+
+def test_each_consul_server_is_restarted_in_turn(cluster: Cluster, crew: Crew) -> None:
+    for server in cluster.servers:
+        server.stop()
+        cluster.start(server)
+        cluster.until_ready()
+    _assert_nothing_happened(crew)

@@ -1,0 +1,105 @@
+"""Two hundred rounds of random faults during operations: no invariant is broken, whatever dies, hangs or is cut off.
+
+And the proof that the test would tell: with the leader's fence taken out of the program, and with the node agent's look
+at the epoch, the same campaign finds the violation.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from campaign import Lane, draw
+from cluster import Cluster
+from directed import late_write, old_order
+from roles import NewCrew
+from verdict import Verdict
+
+import citadel_consul
+
+pytestmark = [pytest.mark.consul, pytest.mark.slow]
+
+
+DIRECTED = {"a late write of a deposed leader": late_write, "an order of a deposed leader": old_order}
+
+
+class Campaign:
+    """The directed schedules, then rounds that are spread over lanes until one has broken something."""
+
+    def __init__(self, seed: str, rounds: int, lanes: list[Lane]) -> None:
+        self.seed = seed
+        self.lanes = lanes
+        self.broken: list[str] = []
+        self._numbers: Iterator[int] = iter(range(rounds))
+        self._next = threading.Lock()
+
+    def run(self) -> list[str]:
+        """Play everything; returns what was broken, with all that is needed to see how."""
+        with ThreadPoolExecutor(len(self.lanes)) as pool:
+            for done in [pool.submit(self._play, lane) for lane in self.lanes]:
+                done.result()
+        return self.broken
+
+    def _play(self, lane: Lane) -> None:
+        lane.prepare()
+        if lane is self.lanes[0]:
+            for what, schedule in DIRECTED.items():
+                if not self.broken:
+                    self._take(lane, what, schedule(lane))
+        while not self.broken:
+            with self._next:
+                number = next(self._numbers, None)
+            if number is None:
+                return
+            round_ = draw(self.seed, number)
+            self._take(lane, f"seed {self.seed}, {round_}", lane.play(round_))
+            print(lane.log[-1], flush=True)
+
+    def _take(self, lane: Lane, what: str, verdict: Verdict) -> None:
+        if verdict.broken:
+            self.broken.append("\n".join([f"{what}:", *verdict.broken, lane.crew.world.logs()]))
+
+
+def _campaign(cluster: Cluster, new_crew: NewCrew, seed: str, rounds: int, lanes: int, **environ: str) -> Campaign:
+    consuls = [member.address for member in (*cluster.servers, *cluster.clients.values())]
+    lock = threading.RLock()
+    return Campaign(seed, rounds, [Lane(cluster, new_crew(*consuls, **environ), lock) for _ in range(lanes)])
+
+
+def test_no_invariant_is_broken_by_random_faults(
+    cluster: Cluster, new_crew: NewCrew, pytestconfig: pytest.Config
+) -> None:
+    seed, rounds, lanes = (pytestconfig.getoption(name) for name in ("--seed", "--rounds", "--lanes"))
+    broken = _campaign(cluster, new_crew, seed, rounds, lanes).run()
+    assert not broken, "\n".join(broken)
+
+
+FENCE = ("orchestrator/writer.py", "transact([fence, *", "transact([*")
+EPOCH = ("agent/orders.py", "if wanted.epoch < self._reporter.document.epoch:", "if False:")
+
+
+@pytest.mark.parametrize("plant", [FENCE, EPOCH], ids=["without-the-fence", "without-the-look-at-the-epoch"])
+def test_the_same_campaign_finds_a_planted_bug(
+    cluster: Cluster, new_crew: NewCrew, tmp_path: Path, plant: tuple[str, str, str]
+) -> None:
+    path = _planted(tmp_path / "planted", *plant)
+    broken = _campaign(cluster, new_crew, "planted", 0, 1, PYTHONPATH=str(path), PYTHONSAFEPATH="1").run()
+    assert any(line.startswith("I3:") for text in broken for line in text.splitlines()), broken
+
+
+def _planted(folder: Path, module: str, good: str, bad: str) -> Path:
+    """A copy of the program with ``good`` replaced by ``bad`` in one of its modules."""
+    package = Path(citadel_consul.__file__).parent
+    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for data in ("pyproject.toml", "templates", "consul.d"):  # a checkout has them beside the package
+        if (package.parent / data).exists():
+            (folder / data).symlink_to(package.parent / data)
+    target = folder / package.name / module
+    text = target.read_text()
+    assert text.count(good) == 1, f"{module} has changed: {good!r} is not there once"
+    target.write_text(text.replace(good, bad))
+    return folder
