@@ -23,17 +23,15 @@ from citadel_consul.agent.readiness import Prober
 from citadel_consul.agent.registrar import Registrar, Render, mend_for_ever
 from citadel_consul.agent.reporter import Reporter
 from citadel_consul.agent.runner import InstanceRunner, Surroundings
+from citadel_consul.agent.specs import Expand, Specs
 from citadel_consul.backends.base import Backend, InstanceExited
 from citadel_consul.consul.client import ConsulClient
-from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.lease import Lease, TTLCheck
 from citadel_consul.consul.patience import patiently
-from citadel_consul.consul.watch import Fresh, watch
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Instance, ServiceSpec
-from citadel_consul.errors import CitadelError, ConsulUnavailable, InvalidInput, LeadershipLost, Refused
+from citadel_consul.errors import CitadelError, ConsulUnavailable, LeadershipLost, Refused
 from citadel_consul.store import documents
-from citadel_consul.store.cache import PrefixCache
 from citadel_consul.store.documents import AgentRecord, Event, NodeObserved, UndecodableError
 from citadel_consul.store.identifiers import new_id
 from citadel_consul.store.keys import Keys
@@ -53,7 +51,6 @@ _PAST = {
     "not-reloaded": "could not be reloaded",
 }
 """How an entry of the history reads as a sentence, where the word alone would not."""
-Expand = Callable[[ServiceSpec], ServiceSpec]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +90,12 @@ class NodeAgent:
         self.config = config
         self._client = client
         self._backend = backend
-        self._expand = expand
         self._chronicle = chronicle
         self._listener = listener
         self._wall = wall
         self._keys = Keys(config.stack)
         self._registrar = Registrar(client, config.stack, config.node, render)
-        self._specs: PrefixCache[ServiceSpec] = PrefixCache(lambda entry: documents.SPEC.decode(entry.value))
-        self._expanded: dict[str, tuple[ServiceSpec, ServiceSpec]] = {}
+        self._specs = Specs(client, self._keys, expand)
         self._runners: dict[str, InstanceRunner] = {}
         self._orders: Orders | None = None
         self._consul_node = ""
@@ -116,7 +111,7 @@ class NodeAgent:
             await self._take_lock(lease)
             last = await self._last_report()
             reporter = Reporter(self._client, self._keys, self.config.node, last)
-            await self._read_specs()
+            await self._specs.read()
             async with Prober() as prober, asyncio.TaskGroup() as group:
                 around = self._surroundings(reporter, prober)
                 self._backend.set_exit_sink(self._take_exit)
@@ -125,7 +120,7 @@ class NodeAgent:
                 orders = self._orders_under(lease, reporter, group, around)
                 group.create_task(self._hold(lease, reporter, orders))
                 group.create_task(reporter.mind())
-                group.create_task(self._watch_specs())
+                group.create_task(self._specs.run())
                 group.create_task(self._liveness(prober).run())
                 group.create_task(self._maintenance().run())
                 group.create_task(self._mend())
@@ -228,10 +223,6 @@ class NodeAgent:
             log.warning("the last report of this node cannot be read, starting a new one: %s", error)
             return None
 
-    async def _read_specs(self) -> None:
-        listing = await patiently(lambda: self._client.kv_list(self._keys.specs))
-        self._specs.merge(listing.index, listing.value)
-
     async def _known_services(self, last: NodeObserved | None) -> list[str]:
         """What may run here: what was reported, and what an earlier agent started without a word."""
         survivors = [i.service for i in await self._backend.survivors() if i.node == self.config.node]
@@ -245,7 +236,8 @@ class NodeAgent:
             backend=self._backend,
             catalog=self._registrar,
             readiness=prober,
-            spec_of=self._spec_of,
+            spec_of=self._specs.known,
+            fresh_spec_of=self._specs.fresh,
             stop_timeout_of=self._stop_timeout_of,
             report=reporter.report,
             note=lambda what, instance, seen: self._note(reporter, what, instance, seen),
@@ -254,10 +246,10 @@ class NodeAgent:
 
     def _liveness(self, prober: Prober) -> Liveness:
         place = Place(self.config.stack, self.config.node, self._consul_node)
-        return Liveness(self._client, place, prober, self._runners, self._spec_of, self._wall)
+        return Liveness(self._client, place, prober, self._runners, self._specs.known, self._wall)
 
     def _gauge(self, prober: Prober) -> Gauge:
-        return Gauge(self.config.node, prober, self._runners, self._spec_of, self._wall)
+        return Gauge(self.config.node, prober, self._runners, self._specs.known, self._wall)
 
     def _maintenance(self) -> Maintenance:
         def phases() -> list[tuple[str, Phase]]:
@@ -311,32 +303,9 @@ class NodeAgent:
         if runner is not None and event.instance.node == self.config.node:
             runner.exited(event)
 
-    def _spec_of(self, service: str) -> ServiceSpec | None:
-        """The spec with its templates filled in, or None if there is none that can be used."""
-        spec = self._specs.values.get(self._keys.spec(service))
-        if spec is None:
-            return None
-        known = self._expanded.get(service)
-        if known is None or known[0] is not spec:
-            try:
-                known = (spec, self._expand(spec))
-            except InvalidInput as error:
-                log.warning("the spec of %s cannot be used on this node: %s", service, error)
-                return None
-            self._expanded[service] = known
-        return known[1]
-
     def _stop_timeout_of(self, spec: ServiceSpec | None) -> float:
         own = spec.stop_timeout_seconds if spec is not None else None
         return self.config.stop_timeout_seconds if own is None else own
-
-    # --- what it watches ----------------------------------------------------------------------------------------
-
-    async def _watch_specs(self) -> None:
-        async for news in watch(lambda index, wait: self._client.kv_list(self._keys.specs, index, wait)):
-            if isinstance(news, Fresh):
-                entries: tuple[KVEntry, ...] = news.value
-                self._specs.merge(news.index, entries, restarted=news.restarted)
 
     async def _mend(self) -> None:
         """Mend the catalog, but not before it is known what runs here: until then everything looks like a ghost."""

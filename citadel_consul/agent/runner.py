@@ -62,6 +62,7 @@ class Surroundings:
     catalog: Catalog
     readiness: Readiness
     spec_of: Callable[[str], ServiceSpec | None]
+    fresh_spec_of: Callable[[str], Awaitable[ServiceSpec | None]]
     stop_timeout_of: Callable[[ServiceSpec | None], float]
     report: Callable[[Instance, Observed], None]
     note: Callable[[str, Instance, Observed], None]
@@ -159,7 +160,9 @@ class InstanceRunner:
     # --- starting -----------------------------------------------------------------------------------------------
 
     async def _start(self, wanted: Desired) -> None:
-        spec = self._around.spec_of(self.instance.service)
+        spec = await self._around.fresh_spec_of(self.instance.service)
+        if self._wanted is not None and self._wanted.generation > wanted.generation:
+            return  # a newer order came meanwhile
         if spec is None:
             self._fail(wanted, "its spec is not in the KV store")
             return

@@ -84,6 +84,11 @@ class PrefixCache(Generic[T]):
             self._values[entry.key] = value
             self._faults.pop(entry.key, None)
 
+    def refresh(self, entry: KVEntry) -> None:
+        """Take in one entry that was read by itself, and holds as it was read."""
+        if entry.modify_index != self._indexes.get(entry.key):
+            self._take(entry)
+
     def deleted(self, key: str, index: int) -> None:
         """Take in a deletion of our own, as of ``index``."""
         self._forget(key)

@@ -50,12 +50,16 @@ class Bedside:
             catalog=Registrar(self.client, self.stack, "n1", lambda _spec, _status: {}),
             readiness=Prober(),
             spec_of=lambda _: self.spec,
+            fresh_spec_of=self._fresh_spec_of,
             stop_timeout_of=lambda _: 1.0,
             report=lambda _instance, _seen: None,
             note=lambda what, _instance, _seen: self.notes.append(what),
             wall=time.time,
         )
         self.runner = InstanceRunner(self.instance, around, last)
+
+    async def _fresh_spec_of(self, _: str) -> ServiceSpec:
+        return self.spec
 
     @property
     def seen(self) -> Observed:

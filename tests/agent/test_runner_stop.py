@@ -32,6 +32,10 @@ class Ready:
     async def until_ready(self, spec: ServiceSpec) -> None: ...
 
 
+async def fresh_spec_of(_: str) -> ServiceSpec:
+    return SPEC
+
+
 @asynccontextmanager
 async def running(machine: FakeMachine) -> AsyncIterator[tuple[InstanceRunner, asyncio.Queue[Observed]]]:
     """A runner at work, and what it reports."""
@@ -43,6 +47,7 @@ async def running(machine: FakeMachine) -> AsyncIterator[tuple[InstanceRunner, a
             catalog=Catalog(),
             readiness=Ready(),
             spec_of=lambda _: SPEC,
+            fresh_spec_of=fresh_spec_of,
             stop_timeout_of=lambda _: 1.0,
             report=lambda _, observed: reports.put_nowait(observed),
             note=lambda *_: None,
