@@ -130,6 +130,14 @@ def test_a_paused_agent_whose_node_was_taken_over_does_nothing_when_it_wakes(cre
     _operate(crew, Kind.SHUTDOWN, "all")
 
 
+def test_an_order_that_comes_before_its_spec_is_not_refused_for_it(crew: Crew, agent: Role) -> None:
+    """Orders and specs are watched side by side, and after an outage one can come back seconds before the other."""
+    agent.proxy.withhold("/specs/?")
+    crew.world.apply([spread(crew.world, "late", ("n1",))])
+    _operate(crew, Kind.STARTUP, "late")
+    agent.proxy.withhold("")
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_a_restart_survives_the_death_of_the_agent_at_each_write(crew: Crew, agent: Role, before: bool) -> None:
     nth = 1

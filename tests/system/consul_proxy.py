@@ -75,6 +75,7 @@ class Link:
     write: int = 0
     held: Hold | None = None
     frozen: bool = False
+    head: bytes = b""
 
 
 class ConsulProxy:
@@ -88,6 +89,8 @@ class ConsulProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._links: set[Link] = set()
         self._open = asyncio.Event()
+        self._withheld = b""
+        self._complete = asyncio.Event()
         self._server: asyncio.Server | None = None
         self.address = ""
         self.delay_seconds = 0.0
@@ -120,6 +123,10 @@ class ConsulProxy:
         """Let nothing through any more on the connections that are open now; new ones work: they are half-open."""
         self._loop.call_soon_threadsafe(self._freeze)
 
+    def withhold(self, path: str) -> None:
+        """Let no answer to a request through whose first line has ``path`` in it; empty ends that."""
+        self._loop.call_soon_threadsafe(self._withhold, path.encode())
+
     def cut(self) -> None:
         """Break every connection that is open now."""
         self._call(self._cut())
@@ -140,6 +147,13 @@ class ConsulProxy:
     def _freeze(self) -> None:
         for link in self._links:
             link.frozen = True
+
+    def _withhold(self, path: bytes) -> None:
+        self._withheld = path
+        if path:
+            self._complete.clear()
+        else:
+            self._complete.set()
 
     async def _cut(self) -> None:
         doomed = list(self._tasks)
@@ -188,6 +202,7 @@ class ConsulProxy:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             body = await reader.readexactly(_length(head))
+            link.head = head
             await self._passage(link)
             if self.delay_seconds:
                 await asyncio.sleep(self.delay_seconds)
@@ -204,6 +219,8 @@ class ConsulProxy:
         """Return when something may pass on this connection: never, if it is frozen."""
         if link.frozen:
             await asyncio.Event().wait()
+        if self._withheld and self._withheld in link.head.partition(b"\r\n")[0]:
+            await self._complete.wait()
         await self._open.wait()
 
     async def _keep(self, body: bytes, link: Link) -> None:
