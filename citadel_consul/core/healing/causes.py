@@ -6,33 +6,51 @@ not help, and often harms. 'Cannot run without' is a hard edge, however far down
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from citadel_consul.core.model import Condition, Edge
 from citadel_consul.core.snapshot import Snapshot
 
 
 class Causes:
-    """Answers about causes in one snapshot; costs one walk over the graph, so make one only when something fails."""
+    """Answers about causes in one snapshot, found out as they are asked for, and each once."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        graph = snapshot.graph
-        self._carried: set[str] = set()
-        self._grounded: set[str] = set()
+        self._carried: dict[str, bool] = {}
+        self._ungrounded: dict[str, bool] = {}
         self._below: dict[str, frozenset[str]] = {}
-        for service in graph.in_start_order(graph.services):
-            edges = graph.dependencies(service)
-            if any(e.needed_to_run and (e.dependency in self._carried or not serves(snapshot, e)) for e in edges):
-                self._carried.add(service)
-            if all(snapshot.edge_met(e) and e.dependency in self._grounded for e in edges if e.needed_to_start):
-                self._grounded.add(service)
 
     def is_explained(self, service: str) -> bool:
         """Whether something that ``service`` cannot run without, however far down, does not serve."""
-        return service in self._carried
+        return self._reaches(
+            service, self._carried, lambda edge: edge.needed_to_run, lambda edge: not serves(self._snapshot, edge)
+        )
 
     def is_grounded(self, service: str) -> bool:
         """Whether everything that ``service`` needs to start, however far down, is there now."""
-        return service in self._grounded
+        return not self._reaches(
+            service,
+            self._ungrounded,
+            lambda edge: edge.needed_to_start,
+            lambda edge: not self._snapshot.edge_met(edge),
+        )
+
+    def _reaches(
+        self, service: str, known: dict[str, bool], follow: Callable[[Edge], bool], is_bad: Callable[[Edge], bool]
+    ) -> bool:
+        """Whether a walk down from ``service`` over edges to ``follow`` meets a bad one; ``known`` is filled in."""
+        stack = [service]
+        while stack:
+            top = stack[-1]
+            edges = [edge for edge in self._snapshot.graph.dependencies(top) if follow(edge)]
+            unknown = [edge.dependency for edge in edges if edge.dependency not in known]
+            if unknown and top not in known:
+                stack += unknown
+                continue
+            known[top] = any(known[edge.dependency] or is_bad(edge) for edge in edges)
+            stack.pop()
+        return known[service]
 
     def unmet(self, service: str) -> tuple[Edge, ...]:
         """What keeps ``service`` from being started now."""
@@ -47,6 +65,20 @@ class Causes:
             found = self._below[service] = direct - {service}
         return found
 
+    def in_order(self, services: Iterable[str]) -> tuple[str, ...]:
+        """``services`` with dependencies first."""
+        return tuple(self._snapshot.graph.in_start_order(sorted(services)))
+
+    def affected_by(self, service: str, wanted: frozenset[str], *, always: bool = False) -> tuple[str, ...]:
+        """The wanted services that cannot run without ``service`` as it is, however far up, in start order.
+
+        With ``always`` also those that have enough other instances of it at the moment.
+        """
+        edges = [edge for edge in self._snapshot.graph.dependents(service) if edge.needed_to_run]
+        direct = [edge.service for edge in edges if always or not serves(self._snapshot, edge)]
+        above = self._snapshot.graph.with_dependents(direct, lambda edge: edge.needed_to_run)
+        return self.in_order(above & wanted)
+
 
 def serves(snapshot: Snapshot, edge: Edge) -> bool:
     """Whether enough instances of the dependency are healthy for the dependent to stay up.
@@ -57,14 +89,3 @@ def serves(snapshot: Snapshot, edge: Edge) -> bool:
         return snapshot.edge_met(edge)
     healthy = sum(snapshot.meets(i, Condition.HEALTHY) for i in snapshot.instances(edge.dependency))
     return healthy >= max(1, snapshot.needed(edge))
-
-
-def affected_by(snapshot: Snapshot, service: str, wanted: frozenset[str], *, always: bool = False) -> tuple[str, ...]:
-    """The wanted services that cannot run without ``service`` as it is, however far up, in start order.
-
-    With ``always`` also those that have enough other instances of it at the moment.
-    """
-    graph = snapshot.graph
-    direct = [e.service for e in graph.dependents(service) if e.needed_to_run and (always or not serves(snapshot, e))]
-    above = graph.with_dependents(direct, lambda edge: edge.needed_to_run) & wanted
-    return tuple(graph.in_start_order(s for s in graph.services if s in above))

@@ -22,6 +22,9 @@ from citadel_consul.core.operation import AUTOMATIC, Kind, Operation, Options
 from citadel_consul.core.plan import Plan, plan
 from citadel_consul.core.turn import Turn
 
+MOST_AT_ONCE = 64
+"""How many recoveries begin in one turn. The rest follow at once: a turn must not be long, for it is the heartbeat."""
+
 
 def heal(turn: Turn, taken: Iterable[tuple[str, frozenset[str]]]) -> None:
     """Recover what fails. ``taken`` are the unfinished operations with the services that they work on."""
@@ -54,6 +57,9 @@ def _treat(ward: Ward) -> bool:
     for service in ward.order:
         if service not in ward.busy:
             treat(ward, service)
+        if len(ward.due) >= MOST_AT_ONCE:
+            ward.turn.wake(ward.turn.now)
+            break
     _begin_due(ward)
     ward.due.clear()
     before = {incident.id for incident in ward.incidents()}

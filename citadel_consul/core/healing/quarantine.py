@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from citadel_consul.core.healing.causes import affected_by
 from citadel_consul.core.healing.failures import is_healthy
 from citadel_consul.core.healing.flapping import is_flapping, quiet_at
 from citadel_consul.core.healing.treatment import KEPT
@@ -53,7 +52,7 @@ def _counted(ward: Ward, service: str) -> list[float]:
 def _confine(ward: Ward, service: str, incident: Incident | None) -> None:
     now, lapses = ward.turn.now, _counted(ward, service)
     detail = f"failed and came back {len(lapses)} times in {lapses[-1] - lapses[0]:.0f} s"
-    affected = affected_by(ward.turn.snapshot, service, ward.wanted, always=True)
+    affected = ward.causes.affected_by(service, ward.wanted, always=True)
     last = ward.last_incident(service)
     if incident is None:
         incident = Incident(

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from citadel_consul.core.healing.causes import affected_by
 from citadel_consul.core.healing.failures import Cause, Failure, is_healthy
 from citadel_consul.core.healing.policy import policy_of
 from citadel_consul.core.healing.ward import Remedy, Ward
@@ -151,7 +150,7 @@ def _open(ward: Ward, service: str, failures: list[Failure]) -> Incident:
         opened_at=now,
         cause=UNWATCHED if all(failure.unwatched for failure in failures) else str(failures[0].cause),
         detail=_told(failures),
-        affected=affected_by(ward.turn.snapshot, service, ward.wanted),
+        affected=ward.causes.affected_by(service, ward.wanted),
         bout_began_at=now,
         failures=(min(failure.since for failure in failures),),
     )

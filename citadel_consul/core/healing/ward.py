@@ -43,13 +43,18 @@ class Ward:
     """The failing services that nothing works on, dependencies first."""
     due: list[Remedy] = field(default_factory=list)
     _changed: dict[str, Incident] = field(default_factory=dict)
+    _open: dict[str, Incident] = field(default_factory=dict)
+    _claims: dict[str, dict[str, None]] = field(default_factory=dict)
+    """By service: the services whose incidents name it as affected."""
 
     def __post_init__(self) -> None:
         snapshot = self.turn.snapshot
+        self._open = {service: incident for service, incident in snapshot.incidents.items() if not incident.over}
         self.causes = Causes(snapshot)
         self.wanted = frozenset(wanted_services(snapshot))
-        failing = [s for s in snapshot.graph.services if s in self.survey.failures and s not in self.busy]
-        self.order = tuple(snapshot.graph.in_start_order(failing))
+        self.order = self.causes.in_order(s for s in self.survey.failures if s not in self.busy)
+        for incident in self.incidents():
+            self._note_claims(incident)
 
     # --- incidents ----------------------------------------------------------------------------------------------
 
@@ -59,21 +64,26 @@ class Ward:
 
     def incident(self, service: str) -> Incident | None:
         """The incident of ``service`` that is not over."""
-        found = self.last_incident(service)
-        return None if found is None or found.over else found
+        return self._open.get(service)
 
     def incidents(self) -> Iterator[Incident]:
         """The incidents of services that are not over."""
-        for service in {**self.turn.snapshot.incidents, **self._changed}:
-            found = self.incident(service)
-            if found is not None and service != STACK:
-                yield found
+        return (incident for service, incident in self._open.items() if service != STACK)
 
     def put(self, incident: Incident) -> Incident:
         """Take ``incident`` as it is now; it is written at the end of the turn, once, if it is news."""
         check_incident_transition(self.last_incident(incident.service), incident)
         self._changed[incident.service] = incident
+        if incident.over:
+            self._open.pop(incident.service, None)
+        else:
+            self._open[incident.service] = incident
+            self._note_claims(incident)
         return incident
+
+    def _note_claims(self, incident: Incident) -> None:
+        for service in incident.affected:
+            self._claims.setdefault(service, {})[incident.service] = None
 
     def write_changes(self) -> None:
         """Write what has changed."""
@@ -84,8 +94,8 @@ class Ward:
 
     def owner_of(self, service: str) -> Incident | None:
         """The incident of something below ``service`` that names it as affected, and is not over."""
-        below = self.causes.below(service)
-        return next((i for i in self.incidents() if i.service in below and service in i.affected), None)
+        claiming = [found for name in self._claims.get(service, ()) if (found := self.incident(name)) is not None]
+        return next((i for i in claiming if service in i.affected and i.service in self.causes.below(service)), None)
 
     def settled_at(self, failure: Failure) -> float:
         """When it is certain that nothing below is the cause: until then, its failure may just not be known yet."""
