@@ -2,8 +2,11 @@
 
 This is a road beside Consul, for figures that Consul has no place for (how long a check took, how full a queue is),
 and nothing is decided by it. Only http and tcp checks are run: a question from outside must not start programs. However
-many ask, a service is asked once a second, and so many services at a time; whoever asks gets within half a second what
-is known by then, so that one service that hangs does not hide the others. What is still under way is known to the next.
+many ask, a service is asked once a second; whoever asks gets within half a second what is known by then, so that one
+service that hangs does not hide the others. What is still under way is known to the next.
+
+Services are asked one after the other, as long as they answer quickly: all at once, each would wait for its turn on the
+processor, and the figure would be ours and not theirs. One that takes long is not waited for by the next.
 """
 
 from __future__ import annotations
@@ -29,7 +32,6 @@ from citadel_consul.telemetry.responder import Responder
 
 FRESH_SECONDS = 1.0
 ANSWER_SECONDS = 0.5
-SERVICES_AT_A_TIME = 16
 BODY_BYTES = 64 * 1024
 """How much of what a health endpoint says is read."""
 ENDPOINT_SECONDS = 2.0
@@ -75,7 +77,7 @@ class Gauge:
         self._counts = CheckCounts()
         self._known: dict[str, _Known] = {}
         self._under_way: dict[str, asyncio.Task[None]] = {}
-        self._places = asyncio.Semaphore(SERVICES_AT_A_TIME)
+        self._turn = asyncio.Lock()
 
     async def run(self, listener: socket.socket) -> None:
         """Answer on ``listener`` until cancelled."""
@@ -89,9 +91,10 @@ class Gauge:
     async def measure(self, group: asyncio.TaskGroup) -> NodeMeasurements:
         """What is known now, and within :data:`ANSWER_SECONDS` from now. Questions under way go on in ``group``."""
         ready = [service for service, runner in self._runners.items() if runner.observed.phase is Phase.READY]
+        patience = ANSWER_SECONDS / 2 / max(1, len(ready))
         for service in ready:
             if service not in self._under_way and not self._is_fresh(service):
-                self._under_way[service] = group.create_task(self._look(service))
+                self._under_way[service] = group.create_task(self._look(service, patience))
         if self._under_way:
             await asyncio.wait(list(self._under_way.values()), timeout=ANSWER_SECONDS)
         instances = {service: self._last(service) for service in ready if service in self._runners}
@@ -111,14 +114,15 @@ class Gauge:
     def _life(self, service: str) -> float | None:
         return self._runners[service].observed.started_at
 
-    async def _look(self, service: str) -> None:
-        """Measure one service, and remember it."""
+    async def _look(self, service: str, patience_seconds: float) -> None:
+        """Measure one service when it is its turn, and remember it; the next one's turn comes soon in any case."""
+        life, spec = self._life(service), self._spec_of(service)
         try:
-            async with self._places:
-                life, spec = self._life(service), self._spec_of(service)
-                if spec is not None:
-                    measurement = await self._measured(spec)
-                    self._known[service] = _Known(life, asyncio.get_running_loop().time(), measurement)
+            if spec is not None:
+                async with asyncio.TaskGroup() as group, self._turn:
+                    measuring = group.create_task(self._measured(spec))
+                    await asyncio.wait({measuring}, timeout=patience_seconds)
+                self._known[service] = _Known(life, asyncio.get_running_loop().time(), measuring.result())
         finally:
             del self._under_way[service]
 
@@ -155,31 +159,33 @@ class Gauge:
     async def _ask(self, check: Check, *, with_body: bool) -> _Answer:
         """Run one check, and see how long the answer takes."""
         loop = asyncio.get_running_loop()
-        began = loop.time()
         if check.kind is CheckKind.TCP:
+            began = loop.time()
             finding = await self._prober.finding_of(check)
             return _Answer(finding, loop.time() - began if finding is None else None)
+        client = self._prober.client(verify=not check.tls_skip_verify)  # made once, which takes a while
+        began = loop.time()
         try:
             async with asyncio.timeout(check.timeout_seconds):
-                finding, body = await self._request(check, with_body=with_body)
+                finding, body = await _request(client, check, with_body=with_body)
         except TimeoutError:
             return _Answer(Finding(f"no answer within {check.timeout_seconds:g} s"), None)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             return _Answer(Finding(str(error) or type(error).__name__), None)
         return _Answer(finding, loop.time() - began, body)
 
-    async def _request(self, check: Check, *, with_body: bool) -> tuple[Finding | None, bytes]:
-        headers = [(name, value) for name, values in check.headers.items() for value in values]
-        client = self._prober.client(verify=not check.tls_skip_verify)
-        async with client.stream(
-            check.method, url_of(check), headers=headers, timeout=check.timeout_seconds, follow_redirects=True
-        ) as response:
-            body = b""
-            async for piece in response.aiter_bytes():
-                body += piece
-                if not with_body or len(body) > BODY_BYTES:
-                    break
-            return finding_in(response), body if with_body else b""
+
+async def _request(client: httpx.AsyncClient, check: Check, *, with_body: bool) -> tuple[Finding | None, bytes]:
+    headers = [(name, value) for name, values in check.headers.items() for value in values]
+    async with client.stream(
+        check.method, url_of(check), headers=headers, timeout=check.timeout_seconds, follow_redirects=True
+    ) as response:
+        body = b""
+        async for piece in response.aiter_bytes():
+            body += piece
+            if not with_body or len(body) > BODY_BYTES:
+                break
+        return finding_in(response), body if with_body else b""
 
 
 def _status_of(judged: Iterable[_Answer]) -> CheckStatus | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -133,13 +134,28 @@ async def test_of_several_checks_the_worst_and_the_slowest_count(node: Node) -> 
 
 
 async def test_nobody_at_home_is_critical_and_has_no_response_time(node: Node) -> None:
-    async with speaking() as speaker:
-        spec = speaker.spec(speaker.http(), Check("tcp", CheckKind.TCP, f"127.0.0.1:{speaker.port}"))
-    node.run(spec)
-    found = await node.measured()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # its port is taken, and nobody listens there
+        port: int = silent.getsockname()[1]
+        speaker = Speaker(port)
+        node.run(speaker.spec(speaker.http(), Check("tcp", CheckKind.TCP, f"127.0.0.1:{port}")))
+        found = await node.measured()
     assert (found.status, found.response_time_ms) == (CheckStatus.CRITICAL, None)
     assert "http: " in found.detail
-    assert "tcp: Connect call failed" in found.detail
+    assert "tcp: " in found.detail
+
+
+async def test_a_slow_service_does_not_make_the_others_look_slow(node: Node) -> None:
+    async with speaking() as slow, speaking() as quick:
+        slow.delay_seconds = 1.0
+        node.run(slow.spec(slow.http()), "slow")
+        for number in range(8):
+            node.run(quick.spec(quick.http()), f"quick-{number}")
+        async with node.gauge() as (gauge, group):
+            await gauge.measure(group)
+            found = (await gauge.measure(group)).instances
+    quickest = [found[f"quick-{number}"].response_time_ms for number in range(8)]
+    assert all(time is not None and time < 900 for time in quickest)
 
 
 @pytest.mark.parametrize(
