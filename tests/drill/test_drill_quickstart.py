@@ -17,7 +17,7 @@ from dev_process import Dev
 
 from citadel_consul.consul.binary import ConsulBinary
 
-pytestmark = [pytest.mark.consul, pytest.mark.slow]
+pytestmark = [pytest.mark.consul, pytest.mark.long]
 
 FILES = ("stack.yaml", "smoke.yaml", "drill.yaml")
 

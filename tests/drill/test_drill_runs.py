@@ -14,7 +14,7 @@ from citadel_consul.core.model import Instance
 from citadel_consul.core.operation import Kind
 from citadel_consul.store.keys import Keys
 
-pytestmark = [pytest.mark.consul, pytest.mark.slow]
+pytestmark = [pytest.mark.consul, pytest.mark.long]
 
 CONTROL = Path(__file__).parents[2] / "bin" / "orchestrator_control.sh"
 

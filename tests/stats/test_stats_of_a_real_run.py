@@ -21,7 +21,7 @@ from citadel_consul.core.stats import ServiceStats, Standing
 from citadel_consul.store.keys import Keys
 from citadel_consul.store.reading import read_operation
 
-pytestmark = [pytest.mark.consul, pytest.mark.slow]
+pytestmark = [pytest.mark.consul, pytest.mark.long]
 API = "/api/v1/orchestrator"
 TOLERANCE_SECONDS = 0.25
 """An agent dates what it sees, a leader what it orders; on a busy machine some milliseconds lie between."""

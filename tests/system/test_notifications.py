@@ -28,7 +28,7 @@ from citadel_consul.core.operation import Kind, OperationState
 from citadel_consul.store.keys import Keys
 from citadel_consul.store.postings import Posting, read_postings
 
-pytestmark = [pytest.mark.consul, pytest.mark.slow]
+pytestmark = [pytest.mark.consul, pytest.mark.long]
 
 DEPENDENTS = tuple(f"user{n}" for n in range(3))
 
@@ -52,7 +52,10 @@ def bring_up(world: World, *receivers: dict[str, Any], **settings: str) -> None:
     world.apply([world.tiny("db"), *(world.tiny(name) for name in DEPENDENTS)], edges)
     world.orchestrator("o1", ORCHESTRATOR_CONFIG_PATH=config_of(world, *receivers), **settings)
     world.agent()
-    assert world.operate(Kind.STARTUP).state is OperationState.SUCCEEDED
+    world.until_led()
+    world.until(lambda: world.snapshot().agents, what="an agent")
+    started = world.operate(Kind.STARTUP)
+    assert started.state is OperationState.SUCCEEDED, f"{started.steps}\n{world.logs()}"
 
 
 def kill(world: World, service: str) -> float:

@@ -16,7 +16,7 @@ from citadel_consul.core.incident import STACK, IncidentState
 from citadel_consul.core.model import Edge, OnRecovery, ProcessBackend
 from citadel_consul.core.operation import Kind, OperationState
 
-pytestmark = [pytest.mark.consul, pytest.mark.slow]
+pytestmark = [pytest.mark.consul, pytest.mark.long]
 
 DEPENDENTS = tuple(f"d{number:02d}" for number in range(12))
 TEN = tuple(f"s{number}" for number in range(10))
