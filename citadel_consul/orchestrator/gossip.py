@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import orjson
 
@@ -34,20 +35,29 @@ def event_name(stack: str) -> str:
     return f"citadel-{stack}-recovered"
 
 
+class Told(NamedTuple):
+    """One dependent that was told, of what, and by which operation."""
+
+    operation: str
+    recovered: tuple[str, ...]
+    dependent: str
+
+
 class Gossip:
     """Sends the user events of one leadership. Run :meth:`run` in a task."""
 
     def __init__(self, client: ConsulClient, state: StackState) -> None:
         self._client = client
         self._state = state
-        self._waiting: deque[RecordEvent] = deque(maxlen=WAITING)
+        self._waiting: deque[Told] = deque(maxlen=WAITING)
         self._news = asyncio.Event()
 
     def take(self, actions: Sequence[Action]) -> None:
         """Take note of what was decided and written; costs the control loop nothing."""
         told = [action for action in actions if isinstance(action, RecordEvent) and action.kind == TOLD]
         if told:
-            self._waiting.extend(told)
+            # Now, and not when they are sent: the steps of an operation are forgotten when it has ended.
+            self._waiting.extend(self._told(event) for event in told)
             self._news.set()
 
     async def run(self) -> None:
@@ -57,23 +67,24 @@ class Gossip:
             await self._news.wait()
             self._news.clear()
             told = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            for payload in self._payloads(told):
+            for payload in _all_payloads(told):
                 try:
                     await self._client.event_fire(name, payload)
                 except CitadelError as error:
                     log.warning("no user event for %s: %s", payload.decode(), error)
 
-    def _payloads(self, told: Sequence[RecordEvent]) -> Iterator[bytes]:
-        by_operation: dict[str, list[RecordEvent]] = {}
-        for event in told:
-            by_operation.setdefault(event.operation or "", []).append(event)
-        for operation, events in by_operation.items():
-            steps = self._state.steps.get(operation, ())
-            by_source: dict[tuple[str, ...], list[str]] = {}
-            for event in events:
-                by_source.setdefault(_sources(steps, event), []).append(f"{event.service}@{event.node}")
-            for recovered, dependents in by_source.items():
-                yield from payloads(operation, recovered, dependents)
+    def _told(self, event: RecordEvent) -> Told:
+        operation = event.operation or ""
+        steps = self._state.steps.get(operation, ())
+        return Told(operation, _sources(steps, event), f"{event.service}@{event.node}")
+
+
+def _all_payloads(told: Sequence[Told]) -> Iterator[bytes]:
+    dependents: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for each in told:
+        dependents.setdefault((each.operation, each.recovered), []).append(each.dependent)
+    for (operation, recovered), names in dependents.items():
+        yield from payloads(operation, recovered, names)
 
 
 def payloads(operation: str, recovered: Sequence[str], dependents: Sequence[str]) -> Iterator[bytes]:
