@@ -172,7 +172,8 @@ def _at_rest(case: Case, status: Status) -> tuple[str, str, str]:
     reasons = [text for i in unwell if (text := reason_of(snapshot, i, case.now, case.outputs))]
     if status is Status.HELD and hold is not None:
         why = f": {hold.reason}" if hold.reason else ""
-        return f"held by {hold.by or 'somebody'}{why}", "", "take the hold back"
+        place = hold.name if hold.scope == "service" else f"{hold.scope} {hold.name}".rstrip()
+        return f"held by {hold.by or 'somebody'}{why}", "", f"citadel unhold {place}"
     if any((d := snapshot.desired.get(i)) is not None and d.run for i in unwell):
         what = "; ".join(reasons) or f"it is {status}"
         if status is Status.STARTING:

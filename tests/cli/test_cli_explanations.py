@@ -106,7 +106,7 @@ def test_what_ended_says_how_and_where_to_look() -> None:
 def test_a_hold_is_the_reason_why_nothing_is_done_about_it() -> None:
     held = moment({"top": Phase.EXITED}, holds=(Hold("service", "top", "carol", "migration"),))
     told = explain(held)
-    assert (told.status, told.why, told.do) == ("held", "held by carol: migration", "take the hold back")
+    assert (told.status, told.why, told.do) == ("held", "held by carol: migration", "citadel unhold top")
 
 
 def test_what_a_dependency_keeps_down_is_mended_at_the_dependency() -> None:

@@ -258,3 +258,21 @@ def test_a_cause_on_a_held_node_is_waited_for() -> None:
     clinic.pass_time(60.0)
     assert restarts(clinic) == {}
     assert clinic.incidents == {}
+
+
+def test_an_incident_does_not_stay_open_for_a_dependent_that_waits_for_something_else_too() -> None:
+    names = ("db", "other", "a", "x", "y", "z")
+    clinic = clinic_of([patient(n, attempts=1) for n in names], Edge("a", "db"), Edge("a", "other"))
+    clinic.behaviours[Instance("other", "n1")] = crashing()
+    clinic.kill_hard("other")
+    clinic.pass_time(30.0)
+    assert clinic.incident("other").state is IncidentState.GAVE_UP
+    clinic.kill_hard("db", "a")
+    clinic.pass_time(60.0)
+    assert clinic.incident("db").state is IncidentState.CLOSED
+    assert Instance("a", "n1") not in clinic.processes
+    clinic.behaviours.clear()
+    clinic.request(Kind.RECOVER, "other")
+    clinic.pass_time(30.0)
+    assert clinic.starts("a") == 2
+    assert set(clinic.incidents) == {"db", "other"}

@@ -127,13 +127,17 @@ def _is_followed(ward: Ward, incident: Incident) -> bool:
     """Whether something that it took along is still being seen to."""
     if any(operation in incident.operations for operation in ward.busy.values()):
         return True
-    for service in incident.affected:
-        failures = ward.survey.failures.get(service, ())
-        if service in incident.followed or service in ward.busy or ward.incident(service) is not None:
-            continue
-        if any(f.dead and not ward.is_held(f.instance) for f in failures):
-            return policy_of(ward.turn.snapshot, service).enabled
-    return False
+    return any(_is_to_follow(ward, service) for service in incident.affected if service not in incident.followed)
+
+
+def _is_to_follow(ward: Ward, service: str) -> bool:
+    """Whether a dependent died with its dependency and is still to be started again."""
+    if service in ward.busy or ward.incident(service) is not None or service not in ward.survey.failures:
+        return False
+    if ward.causes.is_explained(service) or ward.causes.unmet(service):
+        return False  # it waits for something else, too
+    dead = [failure for failure in ward.survey.failures[service] if failure.dead]
+    return bool(ward.free(dead)) and policy_of(ward.turn.snapshot, service).enabled
 
 
 # --- the budget -------------------------------------------------------------------------------------------------
