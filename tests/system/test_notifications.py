@@ -95,7 +95,7 @@ def test_a_killed_database_makes_one_pair_of_notices_that_names_whom_it_takes_al
     assert closed["incident"]["attempts"] == 1
     assert len(closed["incident"]["operations"]) == 1
     assert opened["leader"] == world.until_led()["id"]
-    assert all(not posting.pending for posting in postings(world))
+    world.until(lambda: not any(posting.pending for posting in postings(world)), 10.0, "the deliveries to be noted")
     time.sleep(1.0)
     assert len(receiver.requests) == 2, receiver.notices
     assert all(len(world.lives(name)) == 1 for name in DEPENDENTS)
