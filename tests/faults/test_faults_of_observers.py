@@ -1,4 +1,4 @@
-"""Faults of the observers: with services that serve all the while, nothing is restarted, and it is said what was seen."""
+"""Faults of the observers: services serve all the while, so nothing is restarted, and it is said what was seen."""
 
 from __future__ import annotations
 
