@@ -127,7 +127,7 @@ def test_a_broken_file_is_told_with_its_place_and_status_2(installation: Install
 
 def test_render_writes_definitions_from_the_templates_inside_the_wheel(installation: Installation) -> None:
     installation.citadel("render", "--file", "platform/stack.yaml", "--out", "rendered")
-    rendered = list((installation.folder / "rendered").glob("*.json"))
+    rendered = list((installation.folder / "rendered").glob("*/*.json"))
     assert len(rendered) >= 12
     for path in rendered:
         definition = json.loads(path.read_text())
