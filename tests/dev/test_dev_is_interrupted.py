@@ -17,7 +17,7 @@ from real_world import free_port
 
 from citadel_consul.core.model import Edge
 
-pytestmark = [pytest.mark.consul, pytest.mark.slow]
+pytestmark = [pytest.mark.consul, pytest.mark.long]
 
 EDGES = [Edge("left", "base"), Edge("right", "base"), Edge("top", "left"), Edge("top", "right")]
 

@@ -10,7 +10,7 @@ import pytest
 from consul_process import ConsulProcess, ConsulSpace
 from traffic import Record, fleet, library_client, traffic
 
-pytestmark = [pytest.mark.consul, pytest.mark.slow]
+pytestmark = [pytest.mark.consul, pytest.mark.long]
 
 CLIENTS = 8
 PER_SECOND = 60.0  # little, because the machine that runs the tests has other work; 500 in the benchmark

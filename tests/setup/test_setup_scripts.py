@@ -79,7 +79,7 @@ def clone(tmp_path: Path) -> Clone:
     return Clone(tmp_path / "clone")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_setup_makes_an_environment_once_and_again_only_for_a_reason(clone: Clone, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
