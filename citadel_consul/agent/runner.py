@@ -137,6 +137,7 @@ class InstanceRunner:
             detail=ended.detail,
         )
         self._note("completed" if completed else "exited")
+        await asyncio.sleep(0)  # the report goes out first: rendering a registration takes 2 ms, and somebody waits
         if completed or spec is None:
             await self._quietly(self._around.catalog.withdraw(self.instance))
         elif self.observed.ready_at is not None:

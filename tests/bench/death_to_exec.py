@@ -37,7 +37,7 @@ WITHIN_SECONDS = 20.0
 
 def measure(world: World, services: int, trials: int) -> list[float]:
     """Seconds for each trial of killing one of half of the services after the other."""
-    policy = RecoveryPolicy(enabled=True, attempts=1000, delay_seconds=0.001, max_delay_seconds=0.001)
+    policy = RecoveryPolicy(enabled=True, reset_after_seconds=REST_SECONDS / 2)  # each trial is a bout of its own
     world.apply([world.tiny(f"s{n}", recovery=policy) for n in range(services)], [])
     world.orchestrator()
     world.agent()
