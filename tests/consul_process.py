@@ -139,6 +139,9 @@ class ConsulProcess:
             "ports": ports,
             "disable_update_check": True,
             "enable_local_script_checks": True,
+            # A query that waits counts against its client (one address: all tests) until its wait ends, also when the
+            # client was killed; the default of 200 is soon used up by tests that kill.
+            "limits": {"http_max_conns_per_client": 5000},
             **self._config,
         }
         self._config_file.write_text(json.dumps(config))

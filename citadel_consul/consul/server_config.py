@@ -23,6 +23,8 @@ def server_config(release: tuple[int, int], node: str, ports: Ports, *, ui: bool
         "leave_on_terminate": False,
         "skip_leave_on_interrupt": True,
         "enable_local_script_checks": True,
+        # All clients have one address here, and a waiting query counts for its client even after that was killed.
+        "limits": {"http_max_conns_per_client": 2000},
         # The update check asks a server of HashiCorp's, and the machine may have no way out.
         "disable_update_check": True,
         "telemetry": {"prometheus_retention_time": "10m", "disable_hostname": True},
