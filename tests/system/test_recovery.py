@@ -197,7 +197,9 @@ def test_six_of_ten_killed_at_once_freeze_recovery_until_a_person_goes_on(ward: 
     ward.kill(*SIX)
     agent.resume()
     stack = ward.until_incident(STACK, IncidentState.OPEN)
-    ward.stays(lambda: ward.lives(*SIX) == dict.fromkeys(SIX, 1), 3.0, "frozen")
+    frozen_at = ward.lives(*SIX)
+    assert sum(frozen_at.values()) <= len(SIX) + 2  # one or two are not waited with, since they may be all
+    ward.stays(lambda: ward.lives(*SIX) == frozen_at, 3.0, "frozen")
     assert set(stack.affected) == set(SIX)
     assert len(ward.events("recovery-frozen")) == 1
     (problem,) = [p for p in stack_problems(ward.world.snapshot(), led=True) if p.kind == "recovery"]
