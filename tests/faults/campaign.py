@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 from cluster import Cluster, Member
@@ -53,11 +54,16 @@ EDGES = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An operation to ask for."""
+    """An operation to ask for; ``cancelled_after`` is how many seconds later, if at all, it is asked to stop."""
 
     kind: Kind
     targets: tuple[str, ...]
     cascade: bool
+    cancelled_after: float | None
+
+    def __str__(self) -> str:
+        cancelled = "" if self.cancelled_after is None else f" (cancelled after {self.cancelled_after:.2f} s)"
+        return f"{self.kind} {' '.join(self.targets)}{' --cascade' * self.cascade}{cancelled}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +85,15 @@ class Round:
     faults: tuple[Fault, ...]
 
     def __str__(self) -> str:
-        asked = ", ".join(f"{r.kind} {' '.join(r.targets)}{' --cascade' * r.cascade}" for r in self.requests)
+        asked = ", ".join(str(request) for request in self.requests)
         struck = ", ".join(f"{f.what} #{f.whom} after {f.after:.2f} s for {f.seconds:.2f} s" for f in self.faults)
         return f"round {self.number}: {asked}; {struck}"
 
 
 ROLE_FAULTS = ("kill-leader", "kill-agent", "kill-at-write", "pause-leader", "pause-agent", "silence", "cut", "slow")
-CLUSTER_FAULTS = ("lose-server", "lose-consul-leader", "pause-server", "lose-client", "wipe-client", "lose-quorum")
+CLUSTER_FAULTS = (
+    "lose-server", "lose-consul-leader", "pause-server", "lose-client", "pause-client", "wipe-client", "lose-quorum",
+)  # fmt: skip
 
 
 def draw(seed: str, number: int) -> Round:
@@ -103,11 +111,12 @@ def draw(seed: str, number: int) -> Round:
 def _request(random: Random) -> Request:
     kind = random.choice((Kind.STARTUP, Kind.STARTUP, Kind.SHUTDOWN, Kind.RESTART))
     targets = ("all",) if random.random() < 0.6 else (random.choice(list(PLACES)),)
-    return Request(kind, targets, cascade=kind is Kind.SHUTDOWN or random.random() < 0.5)
+    cascade = kind is Kind.SHUTDOWN or random.random() < 0.5
+    return Request(kind, targets, cascade, cancelled_after=0.5 * random.random() if random.random() < 0.1 else None)
 
 
 def _role_fault(random: Random) -> Fault:
-    what = random.choice(ROLE_FAULTS)
+    what = random.choice(ROLE_FAULTS) if random.random() > 0.03 else "freeze"  # seldom: it lasts for ten seconds
     longest = 6.5 if random.random() < 0.05 else 2.5  # now and then past every TTL
     return Fault(what, random.randrange(12), 0.6 * random.random(), 0.2 + longest * random.random())
 
@@ -151,8 +160,12 @@ class Lane:
         self.killed.clear()
         asked = [world.request(r.kind, *r.targets, cascade=r.cascade) for r in round_.requests]
         self.requested += asked
-        ends: list[tuple[float, Callable[[], None]]] = []
         start = time.monotonic()
+        ends: list[tuple[float, Callable[[], object]]] = [
+            (start + request.cancelled_after, partial(world.cancel, operation_id))
+            for request, operation_id in zip(round_.requests, asked, strict=True)
+            if request.cancelled_after is not None
+        ]
         for fault in sorted(round_.faults, key=lambda fault: fault.after):
             _sleep_until(start + fault.after, ends)
             ends.append((time.monotonic() + fault.seconds, self._strike(fault)))
@@ -225,7 +238,10 @@ class Lane:
         if what == "slow":
             role.proxy.delay_seconds = 0.3
             return lambda: setattr(role.proxy, "delay_seconds", 0.0)
-        role.proxy.cut()
+        if what == "freeze":
+            role.proxy.freeze()
+        else:
+            role.proxy.cut()
         return lambda: None
 
     def _strike_cluster(self, fault: Fault) -> Callable[[], None]:
@@ -249,8 +265,8 @@ class Lane:
         return next((role for role in self.crew.orchestrators if record and role.node == record["node"]), None)
 
 
-def _sleep_until(moment: float, ends: list[tuple[float, Callable[[], None]]]) -> None:
-    """Sleep, and end the faults whose time has come meanwhile; for ever means until all have ended."""
+def _sleep_until(moment: float, ends: list[tuple[float, Callable[[], object]]]) -> None:
+    """Sleep, and do what is due meanwhile: cancel, and end faults. For ever means until all that is done."""
     while ends and min(end for end, _ in ends) <= moment:
         ends.sort(key=lambda pair: pair[0])
         end, finish = ends.pop(0)

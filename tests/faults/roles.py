@@ -15,11 +15,12 @@ from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.ports import Ports
 from citadel_consul.core.model import Check, CheckKind, ProcessBackend, ServiceSpec
-from citadel_consul.errors import TemporaryError
+from citadel_consul.errors import Refused, TemporaryError
 from citadel_consul.orchestrator.handover import candidates
+from citadel_consul.store.keys import Keys
+from citadel_consul.store.requests import cancel
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 60.0
 
 
 @dataclass
@@ -27,10 +28,11 @@ class PatientWorld(World):
     """A world whose own questions outlive a failing Consul: they are asked again, of each member in turn."""
 
     consuls: Sequence[str] = ()
+    patience_seconds: float = 60.0
 
     def ask(self, work: Callable[[ConsulClient], Awaitable[T]]) -> T:
         addresses = self.consuls or (self.consul,)
-        deadline, attempt = time.monotonic() + PATIENCE_SECONDS, 0
+        deadline, attempt = time.monotonic() + self.patience_seconds, 0
         while True:
             address = addresses[attempt % len(addresses)]
             try:
@@ -40,6 +42,27 @@ class PatientWorld(World):
                     raise
             attempt += 1
             time.sleep(0.1)
+
+    def glimpse_of_leader(self) -> dict[str, Any] | None:
+        """The record of the leader if it can be had at once."""
+        patience, self.patience_seconds = self.patience_seconds, 0.0
+        try:
+            return self.leader()
+        except TemporaryError:
+            return None
+        finally:
+            self.patience_seconds = patience
+
+    def cancel(self, operation_id: str) -> None:
+        """Ask for the end of an operation, unless it has ended."""
+
+        async def write(client: ConsulClient) -> None:
+            try:
+                await cancel(client, Keys(self.stack), operation_id, by="test")
+            except Refused:
+                return
+
+        self.ask(write)
 
     def standbys(self) -> int:
         """How many orchestrators could lead, the leader included."""

@@ -13,6 +13,7 @@ from consul_process import ConsulProcess
 from real_world import chain
 from roles import Crew, NewCrew
 
+from citadel_consul.consul.client import ConsulClient
 from citadel_consul.core.model import Edge
 from citadel_consul.core.operation import Kind, OperationState
 
@@ -64,6 +65,15 @@ def _assert_sound(crew: Crew, lives: int, *, up: bool) -> None:
         pids = world.lives(service)
         assert len(pids) == lives, f"{service}: {pids}\n{world.logs()}"
         assert running[service] == (pids[-1:] if up else []), f"{service}\n{world.logs()}"
+    world.until(lambda: _passing(crew) == (set(SERVICES) if up else set()), 30.0, "the catalog to show what runs")
+
+
+def _passing(crew: Crew) -> set[str]:
+    async def read(client: ConsulClient) -> set[str]:
+        found = [await client.health_service(service, passing=True) for service in SERVICES]
+        return {entry.service.name for answer in found for entry in answer.value}
+
+    return crew.world.ask(read)
 
 
 def test_after_the_restore_of_an_empty_stack_what_runs_is_found_running(consul: ConsulProcess, crew: Crew) -> None:
@@ -98,6 +108,17 @@ def test_a_shutdown_before_a_restore_that_says_running_is_not_undone_by_it(consu
     _assert_sound(crew, 1, up=False)
     _operate(crew, [Kind.STARTUP])
     _assert_sound(crew, 2, up=True)
+
+
+def test_a_startup_that_a_restore_makes_unheard_of_is_taken_up_by_the_next(consul: ConsulProcess, crew: Crew) -> None:
+    world = crew.world
+    world.apply([world.tiny(service, delay=1.0, start_timeout_seconds=60.0) for service in SERVICES])
+    snapshot = _snapshot(consul)
+    world.request(Kind.STARTUP)
+    world.until(lambda: len(world.lives("s1")) == 1, 30.0, "a startup that is under way")
+    consul.request("PUT", "/v1/snapshot", snapshot)
+    _operate(crew, [Kind.STARTUP])
+    _assert_sound(crew, 1, up=True)
 
 
 def test_no_service_ends_when_consul_loses_everything_and_leaders_are_obeyed_again(

@@ -241,10 +241,14 @@ class World:
 
     def until_led(self, within: float = 15.0) -> dict[str, Any]:
         """Wait for a leader; returns its record."""
-        self.until(lambda: self.leader() is not None, within, "a leader")
-        found = self.leader()
-        assert found is not None
-        return found
+        found: list[dict[str, Any]] = []
+
+        def look() -> bool:
+            found[:] = [record] if (record := self.leader()) is not None else []
+            return bool(found)
+
+        self.until(look, within, "a leader")
+        return found[0]
 
 
 def chain(world: World, length: int, *, node: str = "n1") -> tuple[list[ServiceSpec], list[tuple[str, str]]]:
