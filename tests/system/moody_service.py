@@ -13,6 +13,7 @@ import threading
 import time
 
 HANG_SECONDS = 3600.0
+BIND_SECONDS = 5.0
 
 
 def append(path: str, line: str) -> None:
@@ -49,15 +50,30 @@ def answer(connection: socket.socket, mood_file: str) -> None:
             return
 
 
+def listen(port: int) -> socket.socket:
+    """Listen. Somebody's outgoing connection may have the port at the moment: it is from the ephemeral range."""
+    end = time.monotonic() + BIND_SECONDS
+    while True:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            listener.close()
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            listener.listen(64)
+            return listener
+
+
 def main() -> None:
     port, ledger, mood_file = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGHUP, lambda *_: append(f"{ledger}.reloads", f"{os.getpid()}\n"))
     append(ledger, f"{time.time()} {os.getpid()} {os.environ.get('CITADEL_GENERATION', '0')}\n")
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
-    listener.listen(64)
+    listener = listen(port)
     while True:
         threading.Thread(target=answer, args=(listener.accept()[0], mood_file), daemon=True).start()
 
