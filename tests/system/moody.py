@@ -72,8 +72,16 @@ class Ward:
 
     def kill(self, *names: str) -> None:
         """SIGKILL what runs of services, all at once."""
-        for pid in [pid for name in names for pid in self.world.running_pids().get(name, ())]:
-            os.kill(pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL, names)
+
+    def end(self, *names: str) -> None:
+        """Have what runs of services exit by itself, with a status."""
+        self._signal(signal.SIGTERM, names)
+
+    def _signal(self, number: signal.Signals, names: Iterable[str]) -> None:
+        running = self.world.running_pids()
+        for pid in [pid for name in names for pid in running.get(name, ())]:
+            os.kill(pid, number)
 
     def lives(self, *names: str) -> dict[str, int]:
         """How often each service was started."""
