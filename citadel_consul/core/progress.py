@@ -155,6 +155,8 @@ def _take_over(turn: Turn, step: Step) -> Step:
 
 def _advance_start(turn: Turn, operation: Operation, step: Step) -> Step:
     snapshot, instance = turn.snapshot, step.instance
+    if _is_forgotten(turn, step):
+        return _take_over(turn, step)
     observed = _answer(turn, step)
     if observed is not None:
         step = replace(step, executed_at=observed.started_at)
@@ -169,6 +171,12 @@ def _advance_start(turn: Turn, operation: Operation, step: Step) -> Step:
         turn.wake(deadline)
         return step
     return _fail(turn, step, _time_out_start(turn, operation, step))
+
+
+def _is_forgotten(turn: Turn, step: Step) -> bool:
+    """Whether its instance runs and nothing stands of what is wanted of it: a snapshot of Consul was restored."""
+    observed = turn.snapshot.observed.get(step.instance)
+    return observed is not None and observed.alive and step.instance not in turn.snapshot.desired
 
 
 def _time_out_start(turn: Turn, operation: Operation, step: Step) -> str:
@@ -216,8 +224,14 @@ def _begin_stop(turn: Turn, operation: Operation, work: Worklist, step: Step) ->
         return _skip(step, f"{stuck} still runs and needs it")
     if above:
         return _explain(step, f"waits for {', '.join(sorted(h.edge.service for h in above))} to stop")
+    return _order_stop(turn, operation, step)
+
+
+def _order_stop(turn: Turn, operation: Operation, step: Step) -> Step:
     reason = "rollback" if step.undo else str(operation.kind)
-    generation = turn.order(instance, operation, run=False, reason=reason, grace_seconds=grace, wanted=wanted)
+    grace = None if operation.options.graceful else 0.0
+    wanted = stays_wanted(turn, operation, step)
+    generation = turn.order(step.instance, operation, run=False, reason=reason, grace_seconds=grace, wanted=wanted)
     return replace(step, state=StepState.RUNNING, began_at=turn.now, generation=generation, detail="")
 
 
@@ -244,6 +258,8 @@ def _is_in_place(operation: Operation, step: Step) -> bool:
 
 
 def _advance_stop(turn: Turn, operation: Operation, step: Step) -> Step:
+    if _is_forgotten(turn, step):
+        return _order_stop(turn, operation, step)
     observed = _answer(turn, step)
     if observed is not None and not observed.alive:
         return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail=observed.detail)

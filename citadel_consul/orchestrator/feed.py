@@ -23,11 +23,17 @@ class Feed:
         self._state = state
         self._bell = bell
         self._blind: set[str] = set()
+        self._rewritten = False
 
     @property
     def blind(self) -> frozenset[str]:
         """What cannot be seen at the moment because Consul does not answer."""
         return frozenset(self._blind)
+
+    def take_rewritten(self) -> bool:
+        """Whether an index went backwards since this was last asked: what is not watched is to be read again, too."""
+        rewritten, self._rewritten = self._rewritten, False
+        return rewritten
 
     async def run(self) -> None:
         """Watch until cancelled. The absence of Consul is waited out by the watches."""
@@ -46,6 +52,7 @@ class Feed:
                 continue
             self._blind.discard(prefix)
             entries: tuple[KVEntry, ...] = news.value
+            self._rewritten |= news.restarted
             if self._state.merge(prefix, news.index, entries, restarted=news.restarted):
                 self._bell.set()
 

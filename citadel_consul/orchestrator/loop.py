@@ -88,7 +88,7 @@ class ControlLoop:
             group.create_task(housekeeping.run())
             group.create_task(notifier.run())
             group.create_task(gossip.run())
-            await self._turn_for_ever(state, writer)
+            await self._turn_for_ever(state, writer, feed)
 
     def _notifier(self, state: StackState, writer: FencedWriter) -> Notifier:
         outbox = Outbox(self._client, state.keys, writer)
@@ -116,12 +116,14 @@ class ControlLoop:
             else:
                 return
 
-    async def _turn_for_ever(self, state: StackState, writer: FencedWriter) -> None:
+    async def _turn_for_ever(self, state: StackState, writer: FencedWriter, feed: Feed) -> None:
         wake_at: float | None = None
         self._bell.set()
         while True:
             await self._rest(wake_at)
             await self._beat()
+            if feed.take_rewritten():
+                await self._read_again(state)
             try:
                 await self._load_steps(state)
             except ConsulUnavailable as error:  # an operation without its steps would look like one that is done
@@ -161,8 +163,12 @@ class ControlLoop:
 
     async def _look_again(self, state: StackState) -> None:
         """Read everything that a lost or doubtful write could have touched, before deciding anew."""
-        state.forget_moved()
         await asyncio.sleep(RETRY_SECONDS)
+        await self._read_again(state)
+
+    async def _read_again(self, state: StackState) -> None:
+        """Read what only leaders write, which is not watched."""
+        state.forget_moved()
         keys = state.keys
         try:
             for prefix in (keys.desired, keys.operations, keys.incidents, keys.stats):

@@ -572,6 +572,33 @@ def test_what_exited_is_not_started_again_by_the_shutdown_of_another() -> None:
     assert not world.desired[C1].run
 
 
+# --- what stood in the store is gone ---------------------------------------------------------------------------------
+
+
+def test_a_start_whose_order_was_lost_is_taken_over_and_not_given_twice() -> None:
+    world = chain(a=Behaviour(ready_after=5.0))
+    operation_id = world.request(Kind.STARTUP)
+    world.lead()
+    world.tick(1.0)
+    del world.desired[A1]
+    world.settle()
+    assert world.state(operation_id) is SUCCEEDED
+    assert world.executions == {(A1, 1): 1, (B1, 1): 1, (C1, 1): 1}
+    assert world.desired[A1].run
+
+
+def test_a_stop_whose_order_was_lost_is_ordered_again() -> None:
+    world = up(chain(c=Behaviour(stop_after=5.0)))
+    operation_id = world.request(Kind.SHUTDOWN)
+    world.lead()
+    world.tick(1.0)
+    del world.desired[C1]
+    world.orders.clear()  # what nobody can know any more has to be said again
+    world.settle()
+    assert world.state(operation_id) is SUCCEEDED
+    assert world.running() == set()
+
+
 # --- restart and recover ------------------------------------------------------------------------------------------
 
 
