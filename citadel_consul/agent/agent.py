@@ -312,7 +312,7 @@ class NodeAgent:
         await self.ready.wait()
         for runner in list(self._runners.values()):
             await runner.adopted.wait()
-        await mend_for_ever(self._registrar, MEND_SECONDS)
+        await mend_for_ever(self._registrar, self._consul_node, MEND_SECONDS)
 
 
 async def _beat_for_ever(lease: Lease, on_beat: Callable[[], None]) -> None:

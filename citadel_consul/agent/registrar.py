@@ -7,7 +7,8 @@ out before the stop.
 
 The local Consul agent is the authority on its services. It may forget them (a dev agent does when it is restarted),
 so they are compared from time to time and whatever is missing is registered again; what is there is left alone,
-because registering again would reset its checks.
+because registering again would reset its checks. And the catalog may differ from what the agent has told it: after the
+restore of a snapshot some is missing and some is there again. By itself the agent compares only every minute or two.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class Registrar:
         self._render = render
         self._ready: dict[Instance, ServiceSpec] = {}
         self._down: dict[Instance, ServiceSpec] = {}
+        self._missed: frozenset[str] = frozenset()
+        self._ghosts: frozenset[str] = frozenset()
 
     async def announce(self, spec: ServiceSpec, instance: Instance) -> None:
         """Register as passing, and return when the catalog shows it so."""
@@ -74,8 +77,12 @@ class Registrar:
         """Take an instance as registered by an earlier agent, to be mended if it is not."""
         self._ready[instance] = spec
 
-    async def mend(self) -> None:
+    async def mend(self, consul_node: str) -> None:
         """Register what Consul forgot, and take out what nobody answers for (a ghost of this stack and node)."""
+        await self._mend_agent()
+        await self._mend_catalog(consul_node)
+
+    async def _mend_agent(self) -> None:
         there = await self._client.agent_services(
             f'Meta["citadel-stack"] == "{self._stack}" and Meta["citadel-node"] == "{self._node}"'
         )
@@ -86,6 +93,31 @@ class Registrar:
         for service_id in there:
             if service_id not in known and instance_of(self._stack, service_id) is not None:
                 await self._deregister_quietly(service_id)
+
+    async def _mend_catalog(self, consul_node: str) -> None:
+        """Have the local agent tell the catalog again what it believes to have told it.
+
+        Only what was found twice in a row: a moment after a change the two differ in any case.
+        """
+        checks = (await self._client.health_node(consul_node)).value
+        listed = {c.service_id: c.service_name for c in checks if self._is_ours(c.service_id)}
+        missed, self._missed = self._missed, frozenset(self._id(i) for i in self._ready) - listed.keys()
+        for instance, spec in list(self._ready.items()):
+            if self._id(instance) in missed & self._missed and self._ready.get(instance) is spec:
+                await self._register(spec, PASSING)
+        known = {self._id(i) for i in (*self._ready, *self._down)}
+        ghosts, self._ghosts = self._ghosts, frozenset(listed.keys() - known)
+        for service_id in ghosts & self._ghosts:
+            await self._exorcise(service_id, listed[service_id])
+
+    async def _exorcise(self, service_id: str, name: str) -> None:
+        """Take out of the catalog what the local agent does not have: it has to have it first."""
+        await self._client.register_service({"ID": service_id, "Name": name}, replace_checks=True)
+        await self._deregister_quietly(service_id)
+
+    def _is_ours(self, service_id: str) -> bool:
+        instance = instance_of(self._stack, service_id)
+        return instance is not None and instance.node == self._node
 
     async def _register(self, spec: ServiceSpec, status: str) -> None:
         await self._client.register_service(self._render(spec, status), replace_checks=True)
@@ -109,11 +141,11 @@ class Registrar:
         return f"{self._stack}.{instance.service}.{instance.node}"
 
 
-async def mend_for_ever(registrar: Registrar, every_seconds: float) -> None:
+async def mend_for_ever(registrar: Registrar, consul_node: str, every_seconds: float) -> None:
     """Compare and mend, until cancelled; Consul's absence is waited out."""
     while True:
         await asyncio.sleep(every_seconds)
         try:
-            await registrar.mend()
+            await registrar.mend(consul_node)
         except CitadelError:
             continue

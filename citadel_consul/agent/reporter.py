@@ -106,17 +106,17 @@ class Reporter:
         async for news in watch(lambda index, wait: self._client.kv_read(key, index, wait)):
             if isinstance(news, Fresh) and _differs(news.value, self._written):
                 await asyncio.sleep(SETTLE_SECONDS)
-                await self._restore(key)
+                if await self._is_changed(key):
+                    log.warning("the report of this node was changed in Consul: it is written again")
+                    self._dirty.set()
 
-    async def _restore(self, key: str) -> None:
+    async def _is_changed(self, key: str) -> bool:
         written = self._written
         try:
             entry = await self._client.kv_get(key)
         except CitadelError:
-            return  # the watch will come round again
-        if written is self._written and _differs(entry, written):
-            log.warning("the report of this node was changed in Consul: it is written again")
-            self._dirty.set()
+            return False  # the watch will come round again
+        return written is self._written and _differs(entry, written)
 
     def _log_began_anew(self, index: int) -> bool:
         """Compare the epoch that was obeyed with the index of a write of ours; forget it if it cannot be from this log.
