@@ -112,7 +112,54 @@ class ProcessBackend:
     kind: str = "process"
 
 
-Backend = ProcessBackend
+@dataclass(frozen=True, slots=True)
+class SystemdBackend:
+    """A unit of systemd, on the system's bus or on that of a user. ``unit`` is its whole name
+    (``redis-server.service``, ``embedding@1.service``), and may be a Jinja template over ``node``, ``service`` and
+    ``stack``."""
+
+    unit: str
+    bus: str = "system"
+    kind: str = "systemd"
+
+
+@dataclass(frozen=True, slots=True)
+class DockerBackend:
+    """A container: either ``container``, an existing one by name, or ``service`` of the compose file ``file``.
+
+    ``project`` is compose's project name; compose derives it from the folder of the file if it is None. Nothing that
+    compose's own ``depends_on`` names is started with it.
+    """
+
+    container: str | None = None
+    file: str | None = None
+    service: str | None = None
+    project: str | None = None
+    kind: str = "docker"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandBackend:
+    """Anything that has commands to start, stop and look at it. Each is an argument list; there is no shell.
+
+    ``status`` has to end with 0 while the service runs and with 3 (as ``systemctl is-active`` and LSB scripts do) when
+    it does not; it is asked every ``poll_seconds``. ``timeout_seconds`` bounds each command but ``stop``, which is
+    bounded by the stop's own time-out.
+    """
+
+    start: tuple[str, ...]
+    stop: tuple[str, ...]
+    status: tuple[str, ...]
+    reload: tuple[str, ...] | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+    user: str | None = None
+    poll_seconds: float = 1.0
+    timeout_seconds: float = 30.0
+    kind: str = "command"
+
+
+Backend = ProcessBackend | SystemdBackend | DockerBackend | CommandBackend
 
 
 @dataclass(frozen=True, slots=True)
