@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 
 SESSION_TTL_SECONDS: Final = 10.0
 _GOODBYE_SECONDS: Final = 3.0
+_MAKE_WAY_SECONDS: Final = 0.1
+"""Between giving the lock back and the rest of the goodbye, which the successor's first writes would queue behind."""
 _SHORTEST_WAIT_SECONDS: Final = 0.1
 _BACKOFF: Final = Backoff(longest_seconds=2.0)
 
@@ -215,6 +217,8 @@ class Lease:
                 await self._client.transact([unlock(self.key, self.value, session)])
             except Conflict:
                 log.debug("%s was lost before it was released", self.key)
+            else:
+                await self._sleep(_MAKE_WAY_SECONDS)
         await self._client.session_destroy(session)
 
     async def __aenter__(self) -> Self:
