@@ -49,7 +49,12 @@ def violations(
     """
     history = sorted(entries, key=lambda entry: entry.at)
     order = _Order(tuple(edges), instances or {}, in_place)
-    return [*_started_twice(history), *order.violations(history), *_by_the_deposed(history)]
+    return [
+        *_started_twice(history),
+        *_stopped_twice(history),
+        *order.violations(history),
+        *_by_the_deposed(history),
+    ]
 
 
 def _started_twice(history: list[Entry]) -> Iterable[str]:
@@ -60,6 +65,19 @@ def _started_twice(history: list[Entry]) -> Iterable[str]:
             if key in seen:
                 yield f"{key[0]} was started twice for generation {key[1]}"
             seen.add(key)
+
+
+def _stopped_twice(history: list[Entry]) -> Iterable[str]:
+    """A process is stopped once. The successor of an agent that was killed meanwhile adopts it and goes on."""
+    under_way: set[tuple[Instance, int | None]] = set()
+    for entry in history:
+        key = (Instance(entry.service, entry.node), entry.pid)
+        if entry.what in ("started", "adopted"):  # a number can also come round again
+            under_way.discard(key)
+        elif entry.what == "stopping":
+            if key in under_way:
+                yield f"{key[0]} (pid {entry.pid}) was stopped twice"
+            under_way.add(key)
 
 
 class _Order:
