@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import orjson
@@ -40,6 +41,13 @@ class Agent(Endpoint):
     async def agent_self(self) -> AgentSelf:
         """Who answers."""
         return await self._read(_agent_self, "/v1/agent/self")
+
+    async def agent_time(self) -> float | None:
+        """The clock of the agent's machine in unix seconds, as the head of an answer has it (whole seconds).
+
+        ``None`` if it does not say.
+        """
+        return await self._read(_time, "/v1/status/leader")
 
     async def register_service(self, definition: Mapping[str, object], *, replace_checks: bool = False) -> None:
         """Register a service, or change the one with its ``ID``.
@@ -107,6 +115,11 @@ class Agent(Endpoint):
     async def node_maintenance(self, enable: bool, reason: str = "") -> None:
         """Take everything on this node out of DNS, or put it back."""
         await self._write(found, "/v1/agent/maintenance", _maintenance(enable, reason))
+
+
+def _time(response: Response) -> float | None:
+    said = response.headers.get("Date")
+    return parsedate_to_datetime(said).timestamp() if said else None
 
 
 def _maintenance(enable: bool, reason: str) -> list[tuple[str, object]]:

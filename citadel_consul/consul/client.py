@@ -3,8 +3,8 @@
     async with ConsulClient(parse_address("127.0.0.1:8500")) as consul:
         entry = await consul.kv_get("citadel/demo/leader")
 
-The methods live with their nouns: ``kv``, ``transaction``, ``session``, ``agent``, ``catalog``. All raise the errors of
-:mod:`citadel_consul.errors` and no others, ``ValueError`` for a mistake of the caller apart.
+The methods live with their nouns: ``kv``, ``transaction``, ``session``, ``agent``, ``catalog``, ``identity``. All raise
+the errors of :mod:`citadel_consul.errors` and no others, ``ValueError`` for a mistake of the caller apart.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from typing import Self
 from citadel_consul.consul.address import ConsulAddress
 from citadel_consul.consul.agent import Agent
 from citadel_consul.consul.catalog import Catalog
+from citadel_consul.consul.identity import Identity
 from citadel_consul.consul.kv import KV
 from citadel_consul.consul.session import Sessions
 from citadel_consul.consul.transport import HttpxTransport
 
 
-class ConsulClient(KV, Sessions, Agent, Catalog):
+class ConsulClient(KV, Sessions, Agent, Catalog, Identity):
     """Consul's API with one token. Give it a ``transport`` to share a pool, which then stays the giver's to close."""
 
     def __init__(self, address: ConsulAddress, *, transport: HttpxTransport | None = None) -> None:

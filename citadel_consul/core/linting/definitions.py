@@ -48,7 +48,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a definition is judged by. ``scripts_allowed``: whether the agents of the nodes take script checks (None: not
+    """What a definition is judged by. ``scripts_allowed``: whether the nodes' agents take script checks (None: not
     known). ``recoverable_seconds``: how long, by service, an outage may last and still be recovered from."""
 
     scripts_allowed: bool | None = None
