@@ -114,12 +114,17 @@ class ProcessBackend:
 
 @dataclass(frozen=True, slots=True)
 class SystemdBackend:
-    """A unit of systemd, on the system's bus or on that of a user. ``unit`` is its whole name
-    (``redis-server.service``, ``embedding@1.service``), and may be a Jinja template over ``node``, ``service`` and
-    ``stack``."""
+    """A unit of systemd, on the system's bus or on that of a user (``bus``: ``system`` or ``user``).
+
+    ``unit`` is its whole name (``redis-server.service``, ``embedding@1.service``), and may be a Jinja template over
+    ``node``, ``service`` and ``stack``. ``restarts`` says who starts it again after an end that nobody asked for, if
+    the unit itself has ``Restart=``: ``citadel`` (what systemd has planned is cancelled) or ``systemd`` (an end is told
+    only when systemd gives up).
+    """
 
     unit: str
     bus: str = "system"
+    restarts: str = "citadel"
     kind: str = "systemd"
 
 
@@ -160,6 +165,8 @@ class CommandBackend:
 
 
 Backend = ProcessBackend | SystemdBackend | DockerBackend | CommandBackend
+
+BACKEND_KINDS = ("process", "systemd", "docker", "command")
 
 
 @dataclass(frozen=True, slots=True)
