@@ -19,6 +19,7 @@ from citadel_consul.config.suggestions import suggest
 from citadel_consul.config.templating import check_template, is_template
 from citadel_consul.config.yamltree import WrittenFloat, WrittenInt
 from citadel_consul.core import figures, names
+from citadel_consul.core.model import BACKEND_KINDS
 from citadel_consul.errors import InvalidInput
 
 T = TypeVar("T")
@@ -31,6 +32,9 @@ _META_KEY = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _ENV_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _FIGURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _FIGURE_PATH = re.compile(r"[^.\s]+(\.[^.\s]+){0,15}")
+_UNIT = re.compile(r"(?=.{1,255}\Z)[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\@-]+)?\.service")
+_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,254}")
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]{0,254}")
 _TEMPLATE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SIGNALS = tuple(sorted(member.name for member in signal.Signals))
 MAX_META_BYTES = 512  # Consul's limit
@@ -175,6 +179,33 @@ def _meta_value(text: str) -> str:
     return text
 
 
+def _backend_kind(value: object) -> object:
+    if isinstance(value, str) and value not in BACKEND_KINDS:
+        message = f"{value!r} is not one of {', '.join(BACKEND_KINDS)}"
+        raise InvalidInput.at("", message, suggest(value, BACKEND_KINDS, "choose one of them"))
+    return value
+
+
+def _unit(text: str) -> str:
+    kind = text.rpartition(".")[2] if "." in text else ""
+    if kind in {"socket", "timer", "target", "mount", "path", "slice", "scope", "device", "swap", "automount"}:
+        raise InvalidInput.at("", f"{text!r} is a {kind}, which has no process to look after", "name its service")
+    if kind != "service":
+        raise InvalidInput.at("", f"{text!r} is not the whole name of a unit", f"write {text}.service")
+    if text.removesuffix(".service").endswith("@"):
+        remedy = f"write {text.replace('@', '@1')}, for instance"
+        raise InvalidInput.at("", f"{text!r} is a template without an instance", remedy)
+    return _matching(_UNIT, "a valid name of a unit", "letters, digits and :-_.\\@, at most 255 characters")(text)
+
+
+def _container(what: str) -> Callable[[str], str]:
+    return _matching(_CONTAINER, f"a valid name of a {what}", "letters, digits and _.-, a letter or digit first")
+
+
+def _project(text: str) -> str:
+    return _matching(_PROJECT, "a valid name of a project", "lower-case letters, digits, _ and -")(text)
+
+
 def _figure_name(text: str) -> str:
     if text in figures.RESERVED:
         raise InvalidInput.at("", f"{text!r} is what citadel itself says of a service", "choose another name")
@@ -204,6 +235,12 @@ Text = Annotated[
 TemplatedText = Annotated[Text, AfterValidator(collected(check_template))]
 Program = Annotated[TemplatedText, AfterValidator(collected(_not_empty))]
 ArgumentList = BeforeValidator(collected(_command))
+Command = Annotated[list[TemplatedText], ArgumentList, Field(min_length=1)]
+BackendKind = BeforeValidator(collected(_backend_kind))
+UnitName = Annotated[Text, AfterValidator(collected(_literal(_unit)))]
+ContainerName = Annotated[Text, AfterValidator(collected(_literal(_container("container"))))]
+ComposeService = Annotated[Text, AfterValidator(collected(_literal(_container("service"))))]
+ComposeProject = Annotated[Text, AfterValidator(collected(_literal(_project)))]
 Line = Annotated[Text, AfterValidator(collected(_no_control)), AfterValidator(collected(_not_empty))]
 Tag = Annotated[Line, AfterValidator(collected(check_template))]
 HeaderValues = Annotated[

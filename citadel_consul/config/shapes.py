@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel, ValidationError
 
 from citadel_consul.config.findings import Finding, Path
-from citadel_consul.config.stackmodels import LIST_FORM, MAPPING_FORM
+from citadel_consul.config.stackmodels import BACKENDS, LIST_FORM, MAPPING_FORM
 from citadel_consul.config.suggestions import suggest
 
-_INTERNAL = {LIST_FORM, MAPPING_FORM, "[key]"}
+_INTERNAL = {LIST_FORM, MAPPING_FORM, "[key]", *BACKENDS}
 _WANTED = {
     "string_type": "text",
     "int_type": "a whole number",
@@ -41,7 +41,7 @@ def _finding(model: type[BaseModel], details: Mapping[str, typing.Any]) -> Findi
     if kind == "missing":
         return Finding(path, "is missing", f"add `{path[-1]}: …`")
     if kind == "extra_forbidden":
-        return Finding(path, "unknown key", suggest(str(path[-1]), _fields_at(model, path[:-1]), "known keys"))
+        return _unknown_key(model, path, details["loc"])
     if kind in {"literal_error", "enum"}:
         return _choice_finding(path, value, str(context["expected"]))
     if kind in _WANTED and value is None:
@@ -58,6 +58,17 @@ def _finding(model: type[BaseModel], details: Mapping[str, typing.Any]) -> Findi
     if kind in {"greater_than_equal", "less_than_equal"}:
         return _bound_finding(path, value, context)
     return Finding(path, str(details["msg"]), "")
+
+
+def _unknown_key(model: type[BaseModel], path: Path, location: Path) -> Finding:
+    key = str(path[-1])
+    chosen = next((part for part in location if part in BACKENDS), None)
+    if chosen is not None and path[-2] == "backend":
+        owners = [tag.strip("<>") for tag, other in BACKENDS.items() if key in other.model_fields]
+        if owners:
+            ours = str(chosen).strip("<>")
+            return Finding(path, f"a backend of kind {ours} has no {key!r}", f"add `kind: {owners[0]}`, or remove it")
+    return Finding(path, "unknown key", suggest(key, _fields_at(model, location[:-1]), "known keys"))
 
 
 def _choice_finding(path: Path, value: object, expected: str) -> Finding:
@@ -103,9 +114,12 @@ def _described(value: object) -> str:
 
 
 def _fields_at(model: type[BaseModel], path: Path) -> Iterable[str]:
-    """The fields that the file may have at ``path``."""
+    """The fields that the file may have at ``path``, a location as pydantic gives it."""
     annotation: object = model
     for part in path:
+        if part in BACKENDS:
+            annotation = BACKENDS[str(part)]
+            continue
         found = _models_in(annotation)
         if not found:
             return ()

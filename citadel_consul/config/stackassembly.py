@@ -7,17 +7,31 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from citadel_consul.config.stackmodels import BackendModel, CheckModel, EdgeModel, RecoveryModel, ServiceModel
+from citadel_consul.config.stackmodels import (
+    BackendModel,
+    CheckModel,
+    CommandModel,
+    DockerModel,
+    EdgeModel,
+    ProcessModel,
+    RecoveryModel,
+    ServiceModel,
+    SystemdModel,
+)
 from citadel_consul.config.templating import is_template
 from citadel_consul.core.model import (
+    Backend,
     Check,
     CheckKind,
+    CommandBackend,
     Condition,
+    DockerBackend,
     Edge,
     ProcessBackend,
     RecoveryPolicy,
     ServiceSpec,
     Stack,
+    SystemdBackend,
 )
 
 DEFAULT_CHECK_TIMEOUT_SECONDS = 5.0
@@ -44,7 +58,7 @@ def _spec(name: str, model: ServiceModel, folder: Path, check_interval_seconds: 
         name=name,
         type=model.type or "",
         nodes=tuple(model.nodes or ()),
-        backend=_backend(model.backend or BackendModel(), folder),
+        backend=_backend(model.backend or ProcessModel(), folder),
         critical=model.critical,
         oneshot=model.oneshot,
         endpoint=model.endpoint,
@@ -61,7 +75,24 @@ def _spec(name: str, model: ServiceModel, folder: Path, check_interval_seconds: 
     )
 
 
-def _backend(model: BackendModel, folder: Path) -> ProcessBackend:
+def _backend(model: BackendModel, folder: Path) -> Backend:
+    match model:
+        case ProcessModel():
+            return _process(model, folder)
+        case SystemdModel():
+            return SystemdBackend(unit=model.unit or "", bus=model.bus, restarts=model.restarts)
+        case DockerModel():
+            return DockerBackend(
+                container=model.container,
+                file=_absolute(model.file, folder) if model.file is not None else None,
+                service=model.service,
+                project=model.project,
+            )
+        case CommandModel():
+            return _command(model, folder)
+
+
+def _process(model: ProcessModel, folder: Path) -> ProcessBackend:
     return ProcessBackend(
         command=tuple(model.command),
         env=dict(model.env),
@@ -71,16 +102,32 @@ def _backend(model: BackendModel, folder: Path) -> ProcessBackend:
         reload_signal=model.reload_signal,
         log_bytes=model.logs.max_bytes,
         log_files=model.logs.files,
-        kind=model.kind,
     )
 
 
-def _absolute(cwd: str, folder: Path) -> str:
-    """``cwd`` against ``folder``. Symbolic links stay: a link that is switched at a deployment has to be followed."""
-    if _ABSOLUTE_TEMPLATE.match(cwd):
-        return cwd
-    joined = str(folder / cwd)
-    return joined if is_template(cwd) else os.path.normpath(joined)
+def _command(model: CommandModel, folder: Path) -> CommandBackend:
+    return CommandBackend(
+        start=tuple(model.start or ()),
+        stop=tuple(model.stop or ()),
+        status=tuple(model.status or ()),
+        reload=tuple(model.reload) if model.reload is not None else None,
+        env=dict(model.env),
+        cwd=_absolute(model.cwd, folder) if model.cwd is not None else None,
+        user=model.user,
+        poll_seconds=model.poll,
+        timeout_seconds=model.timeout,
+    )
+
+
+def _absolute(path: str, folder: Path) -> str:
+    """A path of the file against ``folder``.
+
+    Symbolic links stay: a link that is switched at a deployment has to be followed.
+    """
+    if _ABSOLUTE_TEMPLATE.match(path):
+        return path
+    joined = str(folder / path)
+    return joined if is_template(path) else os.path.normpath(joined)
 
 
 def _check(model: CheckModel, interval_seconds: float) -> Check:

@@ -84,10 +84,25 @@ def _outlines(data: dict[str, object]) -> dict[str, ServiceOutline]:
 
 def _written_findings(data: dict[str, object]) -> list[Finding]:
     try:
-        StackModel.model_validate(data)
+        StackModel.model_validate(_with_kinds(data))
     except ValidationError as error:
         return shape_findings(StackModel, error)
     return []
+
+
+def _with_kinds(data: dict[str, object]) -> dict[str, object]:
+    """``data`` with the kind of the default backend in every backend that gives none: it says what the others mean."""
+    kind = as_mapping(as_mapping(data.get("defaults")).get("backend")).get("kind")
+    services = data.get("services")
+    if kind is None or not isinstance(services, dict):
+        return data
+    return {**data, "services": {name: _with_kind(service, kind) for name, service in services.items()}}
+
+
+def _with_kind(service: object, kind: object) -> object:
+    if not isinstance(service, dict) or not isinstance(service.get("backend"), dict):
+        return service
+    return {**service, "backend": {"kind": kind, **service["backend"]}}
 
 
 def _merged_models(outlines: dict[str, ServiceOutline], document: Document) -> dict[str, ServiceModel]:
@@ -127,6 +142,9 @@ def _tidy(schema: object) -> None:
             schema["additionalProperties"] = False
         for field in as_mapping(schema.get("properties")).values():
             _drop_null(field)
+        # A backend without its kind, which the defaults give, fits several.
+        if "oneOf" in schema and all("$ref" in option for option in schema["oneOf"]):
+            schema["anyOf"] = schema.pop("oneOf")
         for part in schema.values():
             _tidy(part)
 

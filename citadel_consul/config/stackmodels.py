@@ -7,6 +7,7 @@ or services, is in ``stackrules``. Defaults are those of ``core.model``, which a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field
@@ -17,6 +18,9 @@ from citadel_consul.core.model import Condition, OnFailure, OnRecovery, Strength
 
 LIST_FORM, MAPPING_FORM = "<list>", "<mapping>"
 """What pydantic puts into the location of an error to tell the two forms of ``depends_on`` apart."""
+
+PROCESS, SYSTEMD, DOCKER, COMMAND = "<process>", "<systemd>", "<docker>", "<command>"
+"""The same for the kinds of ``backend``."""
 
 Lax = Field(strict=False)  # strict mode takes no text for an enum
 
@@ -37,10 +41,12 @@ class LogsModel(FileModel):
     files: int = Field(3, ge=1, le=100, description="Files kept, the current one included.")
 
 
-class BackendModel(FileModel):
-    """What runs the service."""
+class ProcessModel(FileModel):
+    """A program that the node agent runs itself."""
 
-    kind: Literal["process"] = Field("process", description="`process`: a program that the node agent runs itself.")
+    kind: Annotated[Literal["process"], types.BackendKind] = Field(
+        "process", description="`process`: a program that the node agent runs itself."
+    )
     command: Annotated[list[types.TemplatedText], types.ArgumentList] = Field(
         default_factory=list, min_length=1, description="Program and arguments; there is no shell. Required."
     )
@@ -54,6 +60,82 @@ class BackendModel(FileModel):
     stop_signal: types.StopSignal = Field("SIGTERM", description="Asks the program to stop.")
     reload_signal: types.ReloadSignal | None = Field(None, description="Asks the program to reload; none if absent.")
     logs: LogsModel = Field(default_factory=LogsModel, description="Bounds of the output kept.")
+
+
+class SystemdModel(FileModel):
+    """A unit of systemd."""
+
+    kind: Literal["systemd"] = Field("systemd", description="`systemd`: a unit of systemd.")
+    unit: types.UnitName | None = Field(
+        None, description="Whole name of the unit, like `redis-server.service` or `embedding@1.service`. Required."
+    )
+    bus: Literal["system", "user"] = Field(
+        "system", description="`system`, or `user`: the service manager of the user that the node agent runs as."
+    )
+    restarts: Literal["citadel", "systemd"] = Field(
+        "citadel", description="Who starts it again after it failed, if the unit has `Restart=`."
+    )
+
+
+class DockerModel(FileModel):
+    """A container."""
+
+    kind: Literal["docker"] = Field("docker", description="`docker`: a container.")
+    container: types.ContainerName | None = Field(None, description="An existing container, by name.")
+    file: types.Program | None = Field(
+        None,
+        description="A compose file, relative to the stack file; with `service`, in place of `container`.",
+    )
+    service: types.ComposeService | None = Field(None, description="The service of the compose file.")
+    project: types.ComposeProject | None = Field(
+        None, description="Compose's project; derived from the folder of the compose file, as compose does, if absent."
+    )
+
+
+class CommandModel(FileModel):
+    """Anything that commands start, stop and look at."""
+
+    kind: Literal["command"] = Field("command", description="`command`: commands start, stop and look at it.")
+    start: types.Command | None = Field(None, description="Starts it, and ends. Required.")
+    stop: types.Command | None = Field(None, description="Stops it, and ends. Required.")
+    status: types.Command | None = Field(
+        None, description="Ends with status 0 while it runs and with 3 when it does not. Required."
+    )
+    reload: types.Command | None = Field(None, description="Has it read its configuration again; none if absent.")
+    env: dict[types.EnvName, types.TemplatedText] = Field(
+        default_factory=dict, description="Variables added to the environment of the commands."
+    )
+    cwd: types.Program | None = Field(
+        None, description="Working folder, relative to the stack file; the node agent's choice if absent."
+    )
+    user: types.Line | None = Field(None, description="User to run the commands as; the node agent's own if absent.")
+    poll: types.PositiveDuration = Field(1.0, description="Time between two looks at its status.")
+    timeout: types.PositiveDuration = Field(
+        30.0, description="Longest run of a command; `stop` has the `stop_timeout` of the service."
+    )
+
+
+BACKENDS: Mapping[str, type[FileModel]] = {
+    PROCESS: ProcessModel,
+    SYSTEMD: SystemdModel,
+    DOCKER: DockerModel,
+    COMMAND: CommandModel,
+}
+
+
+def _kind(value: object) -> str:
+    kind = value.get("kind", "process") if isinstance(value, dict) else getattr(value, "kind", "process")
+    tag = f"<{kind}>"
+    return tag if tag in BACKENDS else PROCESS  # whose own kind then says which there are
+
+
+BackendModel = Annotated[
+    Annotated[ProcessModel, UnionTag(PROCESS)]
+    | Annotated[SystemdModel, UnionTag(SYSTEMD)]
+    | Annotated[DockerModel, UnionTag(DOCKER)]
+    | Annotated[CommandModel, UnionTag(COMMAND)],
+    Discriminator(_kind),
+]
 
 
 class CheckModel(FileModel):

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from citadel_consul.config.addresses import HostPort, parse_endpoint
+from citadel_consul.config.backendrules import backend_findings
 from citadel_consul.config.checkrules import check_findings
 from citadel_consul.config.durations import format_duration, seconds_or_none
 from citadel_consul.config.findings import Finding, Path
@@ -28,6 +29,7 @@ def rule_findings(services: Services) -> Iterator[Finding]:
     for service in services.values():
         if service.readable:
             yield from _required(service)
+            yield from backend_findings(service)
         yield from _duplicates(service)
         yield from _recovery(service)
         yield from check_findings(service)
@@ -46,9 +48,6 @@ def _required(service: ServiceOutline) -> Iterator[Finding]:
     for field, example in examples.items():
         if field not in service.data:
             yield Finding(at(service, field), "is missing, here and in the defaults", f"add `{example}`")
-    backend = service.data.get("backend")
-    if isinstance(backend, dict) and "command" not in backend and backend.get("kind", "process") == "process":
-        yield Finding(at(service, "backend", "command"), "is missing: nothing to run", "add `command: [program]`")
 
 
 def _duplicates(service: ServiceOutline) -> Iterator[Finding]:

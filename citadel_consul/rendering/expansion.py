@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from citadel_consul.core.model import Check, ProcessBackend, ServiceSpec
+from citadel_consul.core.model import (
+    Backend,
+    Check,
+    CommandBackend,
+    DockerBackend,
+    ProcessBackend,
+    ServiceSpec,
+    SystemdBackend,
+)
 from citadel_consul.errors import InvalidInput, Problem
 from citadel_consul.rendering.environment import compiled, render, template_errors
 from citadel_consul.rendering.scope import NodeContext, variables
@@ -24,8 +32,8 @@ def is_templated(text: str) -> bool:
 def expand(spec: ServiceSpec, context: NodeContext) -> ServiceSpec:
     """``spec`` with every templated string rendered for the node of ``context``.
 
-    Rendered are endpoint, health_endpoint, the backend's command, env and cwd, the checks' target, args and
-    headers, tags and meta. Raises InvalidInput with one problem for each string that does not render; it names the
+    Rendered are endpoint, health_endpoint, the backend's commands, env, paths and names, the checks' target, args
+    and headers, tags and meta. Raises InvalidInput with one problem for each string that does not render; it names the
     service, the field and the undefined name.
     """
     if not any(is_templated(text) for text in _strings(spec)):
@@ -48,9 +56,7 @@ def expand(spec: ServiceSpec, context: NodeContext) -> ServiceSpec:
 def _strings(spec: ServiceSpec) -> Iterable[str]:
     yield spec.endpoint or ""
     yield spec.health_endpoint or ""
-    yield from spec.backend.command
-    yield from spec.backend.env.values()
-    yield spec.backend.cwd or ""
+    yield from _backend_strings(spec.backend)
     for check in spec.checks:
         yield check.target
         yield from check.args
@@ -60,10 +66,49 @@ def _strings(spec: ServiceSpec) -> Iterable[str]:
     yield from spec.meta.values()
 
 
-def _expand_backend(backend: ProcessBackend, expansion: _Expansion) -> ProcessBackend:
+def _backend_strings(backend: Backend) -> Iterable[str]:
+    match backend:
+        case ProcessBackend():
+            yield from (*backend.command, *backend.env.values(), backend.cwd or "")
+        case SystemdBackend():
+            yield backend.unit
+        case DockerBackend():
+            yield from (text or "" for text in (backend.container, backend.file, backend.service, backend.project))
+        case CommandBackend():
+            yield from (*backend.start, *backend.stop, *backend.status, *(backend.reload or ()))
+            yield from (*backend.env.values(), backend.cwd or "")
+
+
+def _expand_backend(backend: Backend, expansion: _Expansion) -> Backend:
+    match backend:
+        case ProcessBackend():
+            return replace(
+                backend,
+                command=expansion.sequence("backend.command", backend.command),
+                env=expansion.mapping("backend.env", backend.env),
+                cwd=expansion.optional("backend.cwd", backend.cwd),
+            )
+        case SystemdBackend():
+            return replace(backend, unit=expansion.text("backend.unit", backend.unit))
+        case DockerBackend():
+            return replace(
+                backend,
+                container=expansion.optional("backend.container", backend.container),
+                file=expansion.optional("backend.file", backend.file),
+                service=expansion.optional("backend.service", backend.service),
+                project=expansion.optional("backend.project", backend.project),
+            )
+        case CommandBackend():
+            return _expand_commands(backend, expansion)
+
+
+def _expand_commands(backend: CommandBackend, expansion: _Expansion) -> CommandBackend:
     return replace(
         backend,
-        command=expansion.sequence("backend.command", backend.command),
+        start=expansion.sequence("backend.start", backend.start),
+        stop=expansion.sequence("backend.stop", backend.stop),
+        status=expansion.sequence("backend.status", backend.status),
+        reload=expansion.sequence("backend.reload", backend.reload) if backend.reload is not None else None,
         env=expansion.mapping("backend.env", backend.env),
         cwd=expansion.optional("backend.cwd", backend.cwd),
     )

@@ -10,7 +10,10 @@ from citadel_consul.config.durations import format_duration
 MODELS: dict[str, type[BaseModel]] = {
     "File": stackmodels.StackModel,
     "Service": stackmodels.ServiceModel,
-    "Backend": stackmodels.BackendModel,
+    "Backend process": stackmodels.ProcessModel,
+    "Backend systemd": stackmodels.SystemdModel,
+    "Backend docker": stackmodels.DockerModel,
+    "Backend command": stackmodels.CommandModel,
     "Logs": stackmodels.LogsModel,
     "Check": stackmodels.CheckModel,
     "Edge": stackmodels.EdgeModel,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -9,9 +10,12 @@ from hypothesis import strategies as st
 
 from citadel_consul.config.durations import format_duration
 from citadel_consul.core.model import (
+    Backend,
     Check,
     CheckKind,
+    CommandBackend,
     Condition,
+    DockerBackend,
     Edge,
     OnFailure,
     OnRecovery,
@@ -20,6 +24,7 @@ from citadel_consul.core.model import (
     ServiceSpec,
     Stack,
     Strength,
+    SystemdBackend,
 )
 
 names = st.text("abz09", min_size=1, max_size=6) | st.sampled_from(["a-b", "redis", "x" * 60])
@@ -56,6 +61,49 @@ def checks(draw: st.DrawFn, name: str) -> Check:
 
 
 @st.composite
+def processes(draw: st.DrawFn) -> ProcessBackend:
+    return ProcessBackend(
+        command=tuple(draw(st.lists(words, min_size=1, max_size=3))),
+        env=draw(st.dictionaries(keys, words, max_size=2)),
+        cwd=draw(st.none() | names.map(lambda folder: f"/srv/{folder}")),
+        user=draw(st.none() | names),
+        stop_signal="SIGINT",
+        reload_signal=draw(st.none() | st.just("SIGHUP")),
+        log_bytes=draw(st.integers(4096, 10**9)),
+        log_files=draw(st.integers(1, 9)),
+    )
+
+
+@st.composite
+def commands(draw: st.DrawFn) -> CommandBackend:
+    arguments = st.lists(words, min_size=1, max_size=3).map(tuple)
+    return CommandBackend(
+        start=draw(arguments),
+        stop=draw(arguments),
+        status=draw(arguments),
+        reload=draw(st.none() | arguments),
+        env=draw(st.dictionaries(keys, words, max_size=2)),
+        cwd=draw(st.none() | names.map(lambda folder: f"/srv/{folder}")),
+        user=draw(st.none() | names),
+        poll_seconds=draw(positive),
+        timeout_seconds=draw(positive),
+    )
+
+
+def backends() -> st.SearchStrategy[Backend]:
+    """A backend of any kind."""
+    units = st.builds(
+        SystemdBackend,
+        names.map("{}.service".format) | names.map("x@{}.service".format),
+        st.sampled_from(["system", "user"]),
+        st.sampled_from(["citadel", "systemd"]),
+    )
+    containers = st.builds(DockerBackend, container=names)
+    composed = st.builds(DockerBackend, file=names.map("/srv/{}.yaml".format), service=names, project=st.none() | names)
+    return processes() | units | containers | composed | commands()
+
+
+@st.composite
 def services(draw: st.DrawFn, name: str, port: int) -> ServiceSpec:
     oneshot = draw(st.booleans())
     check_names = () if oneshot else draw(st.lists(names, unique=True, max_size=2))
@@ -66,16 +114,7 @@ def services(draw: st.DrawFn, name: str, port: int) -> ServiceSpec:
         name=name,
         type=draw(names),
         nodes=tuple(draw(st.lists(names, min_size=1, max_size=3, unique=True))),
-        backend=ProcessBackend(
-            command=tuple(draw(st.lists(words, min_size=1, max_size=3))),
-            env=draw(st.dictionaries(keys, words, max_size=2)),
-            cwd=draw(st.none() | names.map(lambda folder: f"/srv/{folder}")),
-            user=draw(st.none() | names),
-            stop_signal="SIGINT",
-            reload_signal=draw(st.none() | st.just("SIGHUP")),
-            log_bytes=draw(st.integers(4096, 10**9)),
-            log_files=draw(st.integers(1, 9)),
-        ),
+        backend=draw(backends()),
         critical=draw(st.booleans()),
         oneshot=oneshot,
         endpoint=draw(st.none() | st.just(f"redis://127.0.0.1:{port}")),
@@ -170,17 +209,13 @@ def _service(spec: ServiceSpec, stack: Stack) -> dict[str, object]:
     )
 
 
-def _backend(backend: ProcessBackend) -> dict[str, object]:
-    return _given(
-        kind=backend.kind,
-        command=backend.command,
-        env=backend.env,
-        cwd=backend.cwd,
-        user=backend.user,
-        stop_signal=backend.stop_signal,
-        reload_signal=backend.reload_signal,
-        logs={"max_bytes": backend.log_bytes, "files": backend.log_files},
-    )
+def _backend(backend: Backend) -> dict[str, object]:
+    fields = {name: value for name, value in dataclasses.asdict(backend).items() if value is not None}
+    if isinstance(backend, ProcessBackend):
+        fields["logs"] = {"max_bytes": fields.pop("log_bytes"), "files": fields.pop("log_files")}
+    if isinstance(backend, CommandBackend):
+        fields |= {name: _seconds(fields.pop(f"{name}_seconds")) for name in ("poll", "timeout")}
+    return fields
 
 
 def _recovery(policy: RecoveryPolicy) -> dict[str, object]:

@@ -65,6 +65,14 @@ HOST_PORT = "write it as host:port, like 127.0.0.1:6333 or [::1]:6333"
 HTTP_URL = "write it as http://host:port/path or https://host:port/path"
 ENDPOINT = "write it as scheme://host:port, like http://127.0.0.1:6333"
 NAME = "use lower-case letters, digits and inner hyphens, at most 63 characters (a DNS label)"
+
+
+def other(name: str, value: str, path: str, message: str, remedy: str) -> Broken:
+    """A file with one service that has a backend of another kind."""
+    text = f"version: 1\nstack: s\nservices:\n  a: {{type: t, nodes: [n], backend: {value}}}\n"
+    return top(f"backend: {name}", text, f"4: services.a.backend{path}", message, remedy)
+
+
 SERVICE = "type: t, nodes: [n1], backend: {command: [x]}"
 
 NOT_YAML = [
@@ -213,7 +221,34 @@ FIELDS = [
 ]
 
 BACKENDS = [
-    backend("an unknown kind", "kind: docker", "kind", "'docker' is not process", "write process"),
+    backend("an unknown kind", "kind: dockr", "kind", "'dockr' is not one of process,", "did you mean docker?"),
+    backend("a kind that is a number", "kind: 3", "kind", "3 is not process", "write process"),
+    backend("a key of another kind", "unit: x.service", "unit", "kind process has no 'unit'", "add `kind: systemd`"),
+    other("a bus misspelt", "{kind: systemd, unit: x.service, bsu: user}", ".bsu", "unknown key", "mean bus?"),
+    other("no unit", "{kind: systemd}", ".unit", "is missing: no unit to run", "add `unit: name.service`"),
+    other("half a unit", "{kind: systemd, unit: redis}", ".unit", "not the whole name", "write redis.service"),
+    other("a timer", "{kind: systemd, unit: a.timer}", ".unit", "is a timer, which has no process", "name its service"),
+    other("a bare template", "{kind: systemd, unit: a@.service}", ".unit", "without an instance", "write a@1.service"),
+    other("a bad unit", "{kind: systemd, unit: 'a b.service'}", ".unit", "not a valid name of a unit", "letters"),
+    other("no such bus", "{kind: systemd, unit: a.service, bus: dbus}", ".bus", "not one of system, user", "choose"),
+    other("no container", "{kind: docker}", "", "names no container", "add `container: name`"),
+    other("two ways to a container", "{kind: docker, container: a, file: c.yaml}", ".container", "exclude", "or file"),
+    other("a file alone", "{kind: docker, file: c.yaml}", ".service", "needs both", "add `service: name`"),
+    other("a project alone", "{kind: docker, project: p, service: s}", ".file", "needs both", "file: compose.yaml"),
+    other("a bad container", "{kind: docker, container: /a}", ".container", "name of a container", "letters, digits"),
+    other("a bad project", "{kind: docker, file: a, service: b, project: A}", ".project", "a project", "lower-case"),
+    other("no start", "{kind: command, stop: [a], status: [b]}", ".start", "nothing starts it", "start: [program"),
+    other("no status", "{kind: command, stop: [a], start: [b]}", ".status", "whether it runs", "status: [program"),
+    other(
+        "a shell line to start", "{kind: command, start: a b, stop: [a], status: [b]}", ".start", "is text", "[a, b]"
+    ),
+    other(
+        "polling without a pause",
+        "{kind: command, start: [a], stop: [a], status: [a], poll: 0s}",
+        ".poll",
+        "longer than 0s",
+        "write it like 250ms",
+    ),
     backend(
         "a shell line", "command: ls -l", "command", "is text, not a list of arguments", "write a list, like [ls, -l]"
     ),

@@ -13,11 +13,22 @@ from stack_writing import stacks, written
 
 from citadel_consul.config.source import parse_document
 from citadel_consul.config.stackfile import load_stack, parse_stack, stack_json_schema
-from citadel_consul.config.stackmodels import BackendModel, CheckModel, EdgeModel, RecoveryModel, ServiceModel
+from citadel_consul.config.stackmodels import (
+    CheckModel,
+    CommandModel,
+    DockerModel,
+    EdgeModel,
+    ProcessModel,
+    RecoveryModel,
+    ServiceModel,
+    SystemdModel,
+)
 from citadel_consul.core.model import (
     Check,
     CheckKind,
+    CommandBackend,
     Condition,
+    DockerBackend,
     Edge,
     OnFailure,
     OnRecovery,
@@ -26,6 +37,7 @@ from citadel_consul.core.model import (
     ServiceSpec,
     Stack,
     Strength,
+    SystemdBackend,
 )
 from citadel_consul.errors import InvalidInput
 
@@ -164,7 +176,9 @@ def test_the_defaults_of_the_file_are_those_of_the_model() -> None:
 def test_the_defaults_shown_by_the_schema_are_those_of_the_model() -> None:
     pairs: list[tuple[type[BaseModel], object]] = [
         (ServiceModel, ServiceSpec("x", "t", (), ProcessBackend(()))),
-        (BackendModel, ProcessBackend(())),
+        (ProcessModel, ProcessBackend(())),
+        (SystemdModel, SystemdBackend("")),
+        (CommandModel, CommandBackend((), (), ())),
         (CheckModel, Check("x", CheckKind.HTTP)),
         (EdgeModel, Edge("a", "b")),
         (RecoveryModel, RecoveryPolicy()),
@@ -177,16 +191,83 @@ def test_the_defaults_shown_by_the_schema_are_those_of_the_model() -> None:
                 if shown and hasattr(value, name + suffix):
                     assert getattr(value, name + suffix) == field.default, (model, name)
                     compared += 1
-    assert compared >= 14
-    logs = BackendModel().logs
+    assert compared >= 18
+    logs = ProcessModel().logs
     assert (logs.max_bytes, logs.files) == (ProcessBackend(()).log_bytes, ProcessBackend(()).log_files)
 
 
 def test_the_models_have_every_field_of_the_stack() -> None:
     spec = {field.name.removesuffix("_seconds") for field in dataclasses.fields(ServiceSpec)} - {"name"}
     assert spec | {"depends_on"} == set(ServiceModel.model_fields)
-    policy = {field.name.removesuffix("_seconds") for field in dataclasses.fields(RecoveryPolicy)}
-    assert policy == set(RecoveryModel.model_fields)
+    pairs: list[tuple[type[BaseModel], type]] = [
+        (RecoveryModel, RecoveryPolicy),
+        (SystemdModel, SystemdBackend),
+        (DockerModel, DockerBackend),
+        (CommandModel, CommandBackend),
+    ]
+    for model, kind in pairs:
+        assert {field.name.removesuffix("_seconds") for field in dataclasses.fields(kind)} == set(model.model_fields)
+
+
+OTHER_KINDS = """
+version: 1
+stack: mixed
+services:
+  redis: {type: cache, nodes: [n1], backend: {kind: systemd, unit: redis-server.service, restarts: systemd}}
+  shard: {type: cache, nodes: [n1], backend: {kind: systemd, unit: "shard@{{ node.name }}.service", bus: user}}
+  web: {type: web, nodes: [n1], backend: {kind: docker, container: web}}
+  db: {type: database, nodes: [n1], backend: {kind: docker, file: compose.yaml, service: db, project: shop}}
+  vpn:
+    type: vpn
+    nodes: [n1]
+    backend:
+      kind: command
+      start: [vpn, up, 1]
+      stop: [vpn, down]
+      status: [vpn, check]
+      reload: [vpn, reload]
+      env: {A: b}
+      cwd: vpn
+      user: vpn
+      poll: 500ms
+      timeout: 5s
+"""
+
+
+def test_a_service_can_be_a_unit_a_container_or_whatever_has_commands() -> None:
+    services = parse(OTHER_KINDS).services
+    assert {name: spec.backend for name, spec in services.items()} == {
+        "redis": SystemdBackend("redis-server.service", restarts="systemd"),
+        "shard": SystemdBackend("shard@{{ node.name }}.service", bus="user"),
+        "web": DockerBackend(container="web"),
+        "db": DockerBackend(file="/srv/app/compose.yaml", service="db", project="shop"),
+        "vpn": CommandBackend(
+            start=("vpn", "up", "1"),
+            stop=("vpn", "down"),
+            status=("vpn", "check"),
+            reload=("vpn", "reload"),
+            env={"A": "b"},
+            cwd="/srv/app/vpn",
+            user="vpn",
+            poll_seconds=0.5,
+            timeout_seconds=5.0,
+        ),
+    }
+    VALIDATOR.validate(parse_document(OTHER_KINDS, "s.yaml").data)
+
+
+def test_a_backend_without_a_kind_is_of_the_kind_of_the_defaults() -> None:
+    text = (
+        "version: 1\nstack: s\n"
+        "defaults: {type: t, nodes: [n], backend: {kind: systemd, unit: '{{ service.name }}.service'}}\n"
+        "services:\n  a: {critical: true}\n  b: {backend: {unit: bee.service}}\n"
+        "  c: {backend: {kind: process, command: [c]}}\n"
+    )
+    services = parse(text).services
+    assert services["a"].backend == SystemdBackend("{{ service.name }}.service")
+    assert services["b"].backend == SystemdBackend("bee.service")
+    assert services["c"].backend == ProcessBackend(("c",))
+    VALIDATOR.validate(parse_document(text, "s.yaml").data)
 
 
 def test_defaults_are_merged_deeply_and_lists_are_replaced() -> None:
@@ -227,22 +308,29 @@ def test_the_interval_of_checks_without_one_is_a_setting() -> None:
     assert (check.interval_seconds, check.timeout_seconds) == (3, 3)
 
 
+def cwd_of(stack: Stack) -> str | None:
+    """The working folder of the service ``web``."""
+    backend = stack.services["web"].backend
+    assert isinstance(backend, ProcessBackend)
+    return backend.cwd
+
+
 def test_a_working_folder_is_resolved_against_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "stacks"
     folder.mkdir()
     (folder / "s.yaml").write_text(MINIMAL.replace("[serve]", "[serve], cwd: ./run"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    assert load_stack(Path("stacks/s.yaml")).services["web"].backend.cwd == str(folder / "run")
+    assert cwd_of(load_stack(Path("stacks/s.yaml"))) == str(folder / "run")
 
 
 def test_a_templated_working_folder_stays_a_template() -> None:
     text = MINIMAL.replace("[serve]", '[serve], cwd: "run/{{ node.name }}"')
-    assert parse(text).services["web"].backend.cwd == "/srv/app/run/{{ node.name }}"
+    assert cwd_of(parse(text)) == "/srv/app/run/{{ node.name }}"
 
 
 def test_the_data_folder_of_a_service_is_absolute_already() -> None:
     text = MINIMAL.replace("[serve]", '[serve], cwd: "{{ data_dir }}/run"')
-    assert parse(text).services["web"].backend.cwd == "{{ data_dir }}/run"
+    assert cwd_of(parse(text)) == "{{ data_dir }}/run"
 
 
 def test_problems_name_the_file_as_it_was_given(tmp_path: Path) -> None:

@@ -7,7 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from citadel_consul.core.model import Check, CheckKind, ProcessBackend, ServiceSpec
+from citadel_consul.core.model import (
+    Backend,
+    Check,
+    CheckKind,
+    CommandBackend,
+    DockerBackend,
+    ProcessBackend,
+    ServiceSpec,
+    SystemdBackend,
+)
 from citadel_consul.errors import InvalidInput
 from citadel_consul.rendering.expansion import expand
 from citadel_consul.rendering.scope import NodeContext
@@ -45,6 +54,7 @@ def test_every_templated_field_is_rendered() -> None:
     expanded = expand(spec, CONTEXT)
     assert expanded.endpoint == "redis://192.0.2.7:6379"
     assert expanded.health_endpoint == "http://192.0.2.7/ping"
+    assert isinstance(expanded.backend, ProcessBackend)
     assert expanded.backend.command == (sys.executable, "-m", "redis")
     assert expanded.backend.env == {"NODE": "n1"}
     assert expanded.backend.cwd == "/srv/main"
@@ -62,7 +72,9 @@ def test_node_and_service_alone_are_their_names() -> None:
 
 def test_braces_can_be_kept_with_raw() -> None:
     spec = replace(PLAIN, backend=ProcessBackend(command=("x", "{% raw %}{{ .Name }}{% endraw %}\n")))
-    assert expand(spec, CONTEXT).backend.command[1] == "{{ .Name }}\n"
+    backend = expand(spec, CONTEXT).backend
+    assert isinstance(backend, ProcessBackend)
+    assert backend.command[1] == "{{ .Name }}\n"
 
 
 @pytest.mark.parametrize(
@@ -106,3 +118,29 @@ def test_all_problems_are_reported_at_once() -> None:
 def test_a_string_that_reaches_out_of_the_sandbox_or_fails_is_bad_input(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"services\.redis\.tags\[0\]"):
         expand(replace(PLAIN, tags=(text,)), CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("written", "expanded"),
+    [
+        (SystemdBackend("x@{{ node.name }}.service"), SystemdBackend("x@n1.service")),
+        (DockerBackend(container="{{ service.name }}-1"), DockerBackend(container="redis-1")),
+        (
+            DockerBackend(file="/srv/{{ node }}.yaml", service="{{ service }}", project="{{ stack }}"),
+            DockerBackend(file="/srv/n1.yaml", service="redis", project="main"),
+        ),
+        (
+            CommandBackend(
+                ("x", "{{ node }}"), ("y", "{{ node }}"), ("z", "{{ node }}"), ("r", "{{ node }}"), {"A": "{{ stack }}"}
+            ),
+            CommandBackend(("x", "n1"), ("y", "n1"), ("z", "n1"), ("r", "n1"), {"A": "main"}),
+        ),
+    ],
+)
+def test_the_strings_of_every_kind_of_backend_are_rendered(written: Backend, expanded: Backend) -> None:
+    assert expand(replace(PLAIN, backend=written), CONTEXT).backend == expanded
+
+
+def test_a_unit_that_does_not_render_is_named() -> None:
+    with pytest.raises(InvalidInput, match=r"services\.redis\.backend\.unit"):
+        expand(replace(PLAIN, backend=SystemdBackend("{{ nonesuch }}.service")), CONTEXT)
