@@ -19,7 +19,15 @@ from pydantic import TypeAdapter, ValidationError
 from citadel_consul.core.incident import Incident
 from citadel_consul.core.lifecycle import Desired, Observed
 from citadel_consul.core.measurement import NodeMeasurements
-from citadel_consul.core.model import Edge, ServiceSpec
+from citadel_consul.core.model import (
+    BACKEND_KINDS,
+    CommandBackend,
+    DockerBackend,
+    Edge,
+    ProcessBackend,
+    ServiceSpec,
+    SystemdBackend,
+)
 from citadel_consul.core.operation import Operation, Step
 from citadel_consul.core.snapshot import Hold
 from citadel_consul.core.stats import ServiceStats
@@ -129,7 +137,7 @@ class Document(Generic[T]):
     def encode(self, value: T, *, leave_out: frozenset[str] = frozenset()) -> bytes:
         """The JSON of ``value``, without fields that hold their default or that the key says."""
         left_out = {*self._from_key, *leave_out}
-        data = self._adapter.dump_python(value, mode="json", exclude_defaults=True, exclude=left_out)
+        data = self._dumped(value, left_out)
         return orjson.dumps({"v": VERSION, **data})
 
     def decode(self, raw: bytes, **from_key: str) -> T:
@@ -147,9 +155,46 @@ class Document(Generic[T]):
         if unknown:
             raise UndecodableError(f"has an unknown field {unknown[0]!r}; known are {', '.join(sorted(self._fields))}")
         try:
-            return self._adapter.validate_python({**data, **from_key})
+            return self._adapter.validate_python({**self._readable(data), **from_key})
         except ValidationError as error:
             raise UndecodableError(_first_problem(error)) from error
+
+    def _dumped(self, value: T, left_out: set[str]) -> dict[str, Any]:
+        """``value`` as plain data, without fields that hold their default."""
+        data: dict[str, Any] = self._adapter.dump_python(value, mode="json", exclude_defaults=True, exclude=left_out)
+        return data
+
+    def _readable(self, data: dict[str, Any]) -> dict[str, Any]:
+        """``data`` as its type can be made of it. Raises :class:`UndecodableError`."""
+        return data
+
+
+class SpecDocument(Document[ServiceSpec]):
+    """Specs, whose backend is of the type that its ``kind`` says: ``process`` if it says none."""
+
+    def _dumped(self, value: ServiceSpec, left_out: set[str]) -> dict[str, Any]:
+        data, kind = super()._dumped(value, left_out), value.backend.kind
+        return data if kind == "process" else {**data, "backend": {"kind": kind, **data["backend"]}}
+
+    def _readable(self, data: dict[str, Any]) -> dict[str, Any]:
+        backend = data.get("backend")
+        if not isinstance(backend, dict):
+            return data
+        kind = backend.get("kind", "process")
+        if kind not in BACKEND_KINDS:
+            raise UndecodableError(f"backend.kind: {kind!r} is not one of {', '.join(BACKEND_KINDS)}")
+        try:
+            return {**data, "backend": _adapter(_BACKENDS[kind]).validate_python(backend)}
+        except ValidationError as error:
+            raise UndecodableError(f"backend.{_first_problem(error)}") from error
+
+
+_BACKENDS: Mapping[str, type] = {
+    "process": ProcessBackend,
+    "systemd": SystemdBackend,
+    "docker": DockerBackend,
+    "command": CommandBackend,
+}
 
 
 @cache
@@ -164,7 +209,7 @@ def _first_problem(error: ValidationError) -> str:
     return f"{place}: {first['msg']}" if place else str(first["msg"])
 
 
-SPEC = Document(ServiceSpec, strict=True)
+SPEC = SpecDocument(ServiceSpec, strict=True)
 EDGE = Document(Edge, strict=True, from_key=("service", "dependency"))
 HOLD = Document(Hold, strict=True, from_key=("scope", "name"))
 LEADER = Document(LeaderRecord)
