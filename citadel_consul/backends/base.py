@@ -32,6 +32,10 @@ class Handle:
 
     For a process: its number, its start time in clock ticks since boot (field 22 of ``/proc/<pid>/stat``) and the
     boot it belongs to. No two processes ever share all three.
+
+    For what a service manager runs: ``unit``, the manager's name for it (a unit, a container), and ``invocation``,
+    which the manager gives anew at every start (systemd's InvocationID; a container's id with the time of its start).
+    ``pid`` is its main process then, for people, if there is one.
     """
 
     kind: str
@@ -39,6 +43,7 @@ class Handle:
     start_ticks: int | None = None
     boot_id: str | None = None
     unit: str | None = None
+    invocation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,17 @@ ExitSink = Callable[[InstanceExited], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about an instance that people should know and that changes nothing by itself."""
+
+    instance: Instance
+    message: str
+
+
+NoticeSink = Callable[[Notice], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """Adopted: it runs, it is proven ours, and its exit will be noticed."""
 
@@ -156,6 +172,13 @@ class Backend(Protocol):
         """
         ...
 
+    def set_notice_sink(self, sink: NoticeSink) -> None:
+        """Have ``sink`` called, in the event loop, with what people should know (a second one who restarts, …).
+
+        A notice is given once for its cause and not repeated. It must not block and should not raise.
+        """
+        ...
+
     async def start(self, launch: Launch) -> Handle:
         """Start an instance, and return once the program is executed (which says nothing of its readiness).
 
@@ -170,6 +193,8 @@ class Backend(Protocol):
 
     async def adopt(self, launch: Launch) -> Adopted:
         """Find what an earlier agent started for this instance, and watch it if it is proven ours.
+
+        The backend of the launch may be of another kind than this one runs: then what this one has on record is meant.
 
         What is proven ours and is without its main process is ended before the answer is :class:`Gone`.
         """

@@ -24,6 +24,8 @@ from citadel_consul.backends.base import (
     Handle,
     InstanceExited,
     Launch,
+    Notice,
+    NoticeSink,
     Running,
     Unproven,
 )
@@ -39,12 +41,14 @@ class Behaviour:
 
     ``start_error`` is raised by every start. ``stop_seconds`` is how long a stop takes; ``ignores_stop`` means for
     ever, so that the time-out and then SIGKILL end it. ``exits_with`` has it end with this status at once.
+    ``notice`` is told at each start.
     """
 
     start_error: CitadelError | None = None
     stop_seconds: float = 0.0
     ignores_stop: bool = False
     exits_with: int | None = None
+    notice: str = ""
 
 
 @dataclass(slots=True)
@@ -117,6 +121,7 @@ class FakeBackend:
     def __init__(self, machine: FakeMachine) -> None:
         self._machine = machine
         self._sink: ExitSink | None = None
+        self._notice_sink: NoticeSink | None = None
         self._watched: set[Instance] = set()
         self._stopping: set[Instance] = set()
 
@@ -133,6 +138,10 @@ class FakeBackend:
     def set_exit_sink(self, sink: ExitSink) -> None:
         """See :meth:`Backend.set_exit_sink`."""
         self._sink = sink
+
+    def set_notice_sink(self, sink: NoticeSink) -> None:
+        """See :meth:`Backend.set_notice_sink`."""
+        self._notice_sink = sink
 
     async def start(self, launch: Launch) -> Handle:
         """See :meth:`Backend.start`."""
@@ -151,6 +160,8 @@ class FakeBackend:
             raise behaviour.start_error
         life = self._machine.begin(launch)
         self._watch(instance)
+        if behaviour.notice and self._notice_sink is not None:
+            self._notice_sink(Notice(instance, behaviour.notice))
         if behaviour.exits_with is not None:
             status = Exit.with_status(behaviour.exits_with)
             asyncio.get_running_loop().call_soon(self._machine.end, instance, status)
@@ -198,7 +209,7 @@ class FakeBackend:
         life = self._machine.lives.get(instance)
         if life is None or life.exit is not None:
             raise BackendError(f"{instance}: it does not run, so there is nothing to reload")
-        if life.launch.backend.reload_signal is None:
+        if getattr(life.launch.backend, "reload_signal", None) is None:
             raise BackendError(f"{instance}: backend.reload_signal: not set, so it cannot be reloaded, only restarted")
         self._machine.note("reload", life)
 

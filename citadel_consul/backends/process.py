@@ -38,6 +38,7 @@ from citadel_consul.backends.base import (
     Handle,
     InstanceExited,
     Launch,
+    NoticeSink,
     Running,
     Unproven,
 )
@@ -118,6 +119,9 @@ class ProcessBackend:
         """See :meth:`Backend.set_exit_sink`."""
         self._sink = sink
 
+    def set_notice_sink(self, sink: NoticeSink) -> None:
+        """See :meth:`Backend.set_notice_sink`. Nobody but the agent deals with its processes: there is none to give."""
+
     async def start(self, launch: Launch) -> Handle:
         """See :meth:`Backend.start`. Both outputs of the program go to its log."""
         instance = launch.instance
@@ -129,7 +133,7 @@ class ProcessBackend:
                 await self._end(run, run.stop_timeout_seconds)  # joins the stop, or finishes a cancelled one
                 run = None
             if run is None:
-                found = await self._resume(instance, launch.backend, launch.stop_timeout_seconds)
+                found = await self._resume(instance, _own_spec(launch), launch.stop_timeout_seconds)
                 if isinstance(found, Unproven):
                     raise BackendError(f"{instance}: {found.reason}")
                 run = self._running.get(instance)
@@ -151,7 +155,7 @@ class ProcessBackend:
                 return Running(run.record.handle, run.record.generation)
             if run is not None:
                 await self._settled(run)
-            return await self._resume(instance, launch.backend, launch.stop_timeout_seconds)
+            return await self._resume(instance, _own_spec(launch), launch.stop_timeout_seconds)
 
     async def survivors(self) -> tuple[Instance, ...]:
         """See :meth:`Backend.survivors`."""
@@ -185,7 +189,9 @@ class ProcessBackend:
         pidfd.send(run.pidfd, spawn.signal_named(instance, "reload_signal", run.spec.reload_signal))
 
     def _launch(self, order: Launch) -> Handle:
-        instance, spec = order.instance, order.backend
+        instance, spec = order.instance, _own_spec(order)
+        if spec is None:
+            raise BackendError(f"{instance}: backend.kind: {order.backend.kind!r} is not for processes of the agent")
         launched = launching.launch(self._journal, self._log_path(instance), order, spec)
         self._watch(instance, launched.record, launched.pidfd, launched.child, spec, order.stop_timeout_seconds)
         return launched.record.handle
@@ -349,3 +355,7 @@ class ProcessBackend:
 
     def _log_path(self, instance: Instance) -> Path:
         return logs.log_path(self._state_dir, self._stack, instance.node, instance.service)
+
+
+def _own_spec(launch: Launch) -> model.ProcessBackend | None:
+    return launch.backend if isinstance(launch.backend, model.ProcessBackend) else None
