@@ -16,7 +16,7 @@ from citadel_consul.agent.agent import AgentConfig, NodeAgent
 from citadel_consul.agent.chronicle import Chronicle
 from citadel_consul.api.app import create_app
 from citadel_consul.api.server import serve
-from citadel_consul.backends.process import ProcessBackend
+from citadel_consul.backends.routing import RoutingBackend
 from citadel_consul.cli.invocation import defaults_of
 from citadel_consul.config.addresses import HostPort
 from citadel_consul.config.settings import Settings
@@ -82,7 +82,7 @@ def channels_of(settings: Settings) -> tuple[Channel, ...]:
 
 @asynccontextmanager
 async def node_agent(client: ConsulClient, settings: Settings, place: Place) -> AsyncIterator[NodeAgent]:
-    """The node agent of a node with its process backend; there is one for a node and a state folder."""
+    """The node agent of a node with its backends; there is one for a node and a state folder."""
     folder = settings.state_dir / place.stack / place.node
     with only_one(folder / "agent.lock", f"node agent for node {place.node!r} of stack {place.stack!r}"):
         directories = (settings.template_dir,) if settings.template_dir is not None else ()
@@ -97,7 +97,7 @@ async def node_agent(client: ConsulClient, settings: Settings, place: Place) -> 
         def render(spec: ServiceSpec, status: str) -> dict[str, object]:
             return to_agent_api(render_definition(spec, context, directories), status)
 
-        async with ProcessBackend(settings.state_dir, place.stack) as backend, AsyncExitStack() as stack:
+        async with RoutingBackend(settings.state_dir, place.stack) as backend, AsyncExitStack() as stack:
             listener, api = _measurements_listener(settings, place)
             if listener is not None:
                 stack.enter_context(listener)
