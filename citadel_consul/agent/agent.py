@@ -24,7 +24,7 @@ from citadel_consul.agent.registrar import Registrar, Render, mend_for_ever
 from citadel_consul.agent.reporter import Reporter
 from citadel_consul.agent.runner import InstanceRunner, Surroundings
 from citadel_consul.agent.specs import Expand, Specs
-from citadel_consul.backends.base import Backend, InstanceExited
+from citadel_consul.backends.base import Backend, InstanceExited, Notice
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.lease import Lease, TTLCheck
 from citadel_consul.consul.patience import patiently
@@ -115,6 +115,7 @@ class NodeAgent:
             async with Prober() as prober, asyncio.TaskGroup() as group:
                 around = self._surroundings(reporter, prober)
                 self._backend.set_exit_sink(self._take_exit)
+                self._backend.set_notice_sink(lambda notice: self._pass_on(reporter, notice))
                 for service in await self._known_services(last):
                     self._start_runner(group, around, service, reporter.document)
                 orders = self._orders_under(lease, reporter, group, around)
@@ -302,6 +303,15 @@ class NodeAgent:
         runner = self._runners.get(event.instance.service)
         if runner is not None and event.instance.node == self.config.node:
             runner.exited(event)
+
+    def _pass_on(self, reporter: Reporter, notice: Notice) -> None:
+        """Tell the stack's history what a backend thinks that people should know."""
+        log.warning("%s: %s", notice.instance, notice.message)
+        now, (service, node) = self._wall(), notice.instance
+        message = f"{notice.instance}: {notice.message}"
+        reporter.record(
+            Event(new_id(now), now, "backend-notice", message, f"agent {node}", service=service, node=node)
+        )
 
     def _stop_timeout_of(self, spec: ServiceSpec | None) -> float:
         own = spec.stop_timeout_seconds if spec is not None else None
