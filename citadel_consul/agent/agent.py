@@ -35,6 +35,7 @@ from citadel_consul.store import documents
 from citadel_consul.store.documents import AgentRecord, Event, NodeObserved, UndecodableError
 from citadel_consul.store.identifiers import new_id
 from citadel_consul.store.keys import Keys
+from citadel_consul.telemetry.supervision import Pulse, Supervision
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class NodeAgent:
         chronicle: Chronicle,
         listener: socket.socket | None = None,
         wall: Callable[[], float] = time.time,
+        supervision: Supervision | None = None,
     ) -> None:
         self.config = config
         self._client = client
@@ -93,6 +95,7 @@ class NodeAgent:
         self._chronicle = chronicle
         self._listener = listener
         self._wall = wall
+        self._supervision = supervision or Supervision()
         self._keys = Keys(config.stack)
         self._registrar = Registrar(client, config.stack, config.node, render)
         self._specs = Specs(client, self._keys, expand)
@@ -127,7 +130,13 @@ class NodeAgent:
                 group.create_task(self._mend())
                 if self._listener is not None:
                     group.create_task(self._gauge(prober).run(self._listener))
-                await orders.run(self.ready.set)
+                await orders.run(self._become_ready)
+
+    def _become_ready(self) -> None:
+        """Take note that the orders were looked at; the first look is what a start of this process waits for."""
+        if not self.ready.is_set():
+            self.ready.set()
+            self._supervision.ready(f"answers for node {self.config.node} of stack {self.config.stack}")
 
     # --- the lock -----------------------------------------------------------------------------------------------
 
@@ -199,10 +208,11 @@ class NodeAgent:
         """Keep the lock, and write reports under it; take it again after it was lost to an outage."""
         while True:
             try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(lease.keep())
-                    group.create_task(reporter.run(lease.session, on_new_log=orders.begin_anew))
-                    group.create_task(_beat_for_ever(lease, orders.look_again))
+                with self._supervision.watching("the loop of the node agent") as pulse:
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(lease.keep())
+                        group.create_task(reporter.run(lease.session, on_new_log=orders.begin_anew))
+                        group.create_task(_beat_for_ever(lease, orders.look_again, pulse))
             except* LeadershipLost as lost:
                 log.warning("the lock of this node is lost, taking it again: %s", lost.exceptions[0])
                 self._client.drop_connections()  # orders that are waited for on a dead one would come a minute late
@@ -325,9 +335,10 @@ class NodeAgent:
         await mend_for_ever(self._registrar, self._consul_node, MEND_SECONDS)
 
 
-async def _beat_for_ever(lease: Lease, on_beat: Callable[[], None]) -> None:
+async def _beat_for_ever(lease: Lease, on_beat: Callable[[], None], pulse: Pulse) -> None:
     """Give the signs of life that the lock hangs on. Consul's absence is not ours to solve: the lock runs out."""
     while True:
+        pulse.beat()
         try:
             await lease.beat()
         except LeadershipLost:

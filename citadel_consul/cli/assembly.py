@@ -30,6 +30,7 @@ from citadel_consul.rendering.expansion import expand
 from citadel_consul.rendering.registration import to_agent_api
 from citadel_consul.rendering.scope import NodeContext
 from citadel_consul.telemetry.listener import address_of, bind
+from citadel_consul.telemetry.supervision import Supervision
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,9 @@ class Place:
     consul_http_addr: str
 
 
-async def run_orchestrator(client: ConsulClient, settings: Settings, place: Place) -> None:
+async def run_orchestrator(
+    client: ConsulClient, settings: Settings, place: Place, supervision: Supervision | None = None
+) -> None:
     """Bind the API, then stand by and lead, until cancelled."""
     listen = settings.api.bind
     listener = bind(listen.host, listen.port, setting="api.bind", flag="--api-bind")
@@ -61,7 +64,7 @@ async def run_orchestrator(client: ConsulClient, settings: Settings, place: Plac
             session_ttl_seconds=settings.session_ttl_seconds,
         )
         channels = channels_of(settings)
-        orchestrator = Orchestrator(client, config, channels=channels)
+        orchestrator = Orchestrator(client, config, channels=channels, supervision=supervision)
         app = create_app(client, orchestrator, metrics_enabled=settings.metrics_enabled)
         async with asyncio.TaskGroup() as group:
             leading = group.create_task(orchestrator.run())
@@ -81,7 +84,9 @@ def channels_of(settings: Settings) -> tuple[Channel, ...]:
 
 
 @asynccontextmanager
-async def node_agent(client: ConsulClient, settings: Settings, place: Place) -> AsyncIterator[NodeAgent]:
+async def node_agent(
+    client: ConsulClient, settings: Settings, place: Place, supervision: Supervision | None = None
+) -> AsyncIterator[NodeAgent]:
     """The node agent of a node with its backends; there is one for a node and a state folder."""
     folder = settings.state_dir / place.stack / place.node
     with only_one(folder / "agent.lock", f"node agent for node {place.node!r} of stack {place.stack!r}"):
@@ -119,6 +124,7 @@ async def node_agent(client: ConsulClient, settings: Settings, place: Place) -> 
                 render=render,
                 chronicle=chronicle,
                 listener=listener,
+                supervision=supervision,
             )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from citadel_consul.cli.invocation import Invocation, consul_address, settings_o
 if TYPE_CHECKING:
     from citadel_consul.config.settings import Settings
     from citadel_consul.consul.client import ConsulClient
+    from citadel_consul.telemetry.supervision import Supervision
 
 
 @click.command(epilog="Example: citadel orchestrator --config /opt/citadel/config/orchestrator.yaml")
@@ -29,8 +31,8 @@ def orchestrator(invocation: Invocation, debug: bool, verbose: bool) -> None:
 
     Run one on each of several nodes; whichever leads, all answer.
     """
-    configure_logs(invocation.settings, debug=debug, verbose=verbose)
-    run_until_signal(_orchestrator(invocation))
+    configure_logs(invocation.settings, debug=debug, verbose=verbose, role="orchestrator")
+    run_until_signal(lambda supervision: _orchestrator(invocation, supervision))
 
 
 @click.command(epilog="Example: citadel agent --node hx-orc-01 --stack ai-platform")
@@ -46,56 +48,73 @@ def agent(invocation: Invocation, debug: bool, verbose: bool) -> None:
 
     Ending the agent ends no service; the next agent finds them and goes on.
     """
-    configure_logs(invocation.settings, debug=debug, verbose=verbose)
-    run_until_signal(_agent(invocation))
+    configure_logs(invocation.settings, debug=debug, verbose=verbose, role="agent")
+    run_until_signal(lambda supervision: _agent(invocation, supervision))
 
 
-def configure_logs(settings: Settings, *, debug: bool, verbose: bool) -> None:
-    """Set up the log as settings and flags say."""
+def configure_logs(settings: Settings, *, debug: bool, verbose: bool, role: str = "dev") -> None:
+    """Set up the log as settings and flags say. A crash, or the abort by a watchdog, leaves a traceback there."""
     from citadel_consul.telemetry.logs import configure
 
     level = "DEBUG" if debug else "INFO" if verbose else str(settings.log_level)
-    configure(level, str(settings.log_format))
+    fields = {"SYSLOG_IDENTIFIER": f"citadel-{role}", "CITADEL_NODE": settings.node}
+    if settings.stack is not None:
+        fields["CITADEL_STACK"] = settings.stack
+    configure(level, str(settings.log_format), fields)
+    faulthandler.enable()
 
 
-def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work``; SIGTERM and SIGINT cancel it, which ends it in order."""
+def run_until_signal(work: Callable[[Supervision], Coroutine[Any, Any, None]]) -> None:
+    """Run ``work`` under the service manager, if there is one; SIGTERM and SIGINT cancel it, which ends it in order."""
+    from citadel_consul.telemetry.supervision import Supervision
+
+    supervision = Supervision.from_environment()
 
     async def supervised() -> None:
         loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(work)
+        task = asyncio.ensure_future(work(supervision))
+
+        def end() -> None:
+            supervision.stopping()
+            task.cancel()
+
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, end)
+        signs = asyncio.ensure_future(supervision.run())
         try:
             await task
         except asyncio.CancelledError:
             return
+        finally:
+            signs.cancel()
 
     asyncio.run(supervised())
 
 
-async def _orchestrator(invocation: Invocation) -> None:
+async def _orchestrator(invocation: Invocation, supervision: Supervision) -> None:
     from citadel_consul.cli.assembly import Place, run_orchestrator
     from citadel_consul.consul.patience import patiently
 
     settings = invocation.settings
+    supervision.say(f"waiting for Consul at {settings.consul.address}")
     async with invocation.consul() as client:
         address = await node_address(client, settings)
         stack = await patiently(lambda: invocation.stack(client))
         place = Place(stack, settings.node, address, local_consul(settings))
-        await run_orchestrator(client, settings, place)
+        await run_orchestrator(client, settings, place, supervision)
 
 
-async def _agent(invocation: Invocation) -> None:
+async def _agent(invocation: Invocation, supervision: Supervision) -> None:
     from citadel_consul.cli.assembly import Place, node_agent
     from citadel_consul.consul.patience import patiently
 
     settings = invocation.settings
+    supervision.say(f"waiting for Consul at {settings.consul.address}")
     async with invocation.consul() as client:
         address = await node_address(client, settings)
         stack = await patiently(lambda: invocation.stack(client))
         place = Place(stack, settings.node, address, local_consul(settings))
-        async with node_agent(client, settings, place) as running:
+        async with node_agent(client, settings, place, supervision) as running:
             await running.run()
 
 

@@ -46,7 +46,10 @@ class Turns:
 
 
 class ControlLoop:
-    """Leads one stack for as long as ``lease`` is held. Run :meth:`run`; it ends by cancellation or LeadershipLost."""
+    """Leads one stack for as long as ``lease`` is held. Run :meth:`run`; it ends by cancellation or LeadershipLost.
+
+    ``on_round`` is called each time that the loop comes round, also while Consul does not answer.
+    """
 
     def __init__(
         self,
@@ -58,9 +61,11 @@ class ControlLoop:
         identity: str,
         wall: Callable[[], float],
         channels: Sequence[Channel] = (),
+        on_round: Callable[[], None] = lambda: None,
     ) -> None:
         self._client = client
         self._stack = stack
+        self._on_round = on_round
         self._defaults = defaults
         self._lease = lease
         self._identity = identity
@@ -202,6 +207,7 @@ class ControlLoop:
 
     async def _beat(self) -> None:
         """Feed the check that the lock hangs on, a third of its TTL before it is due at the latest."""
+        self._on_round()
         loop = asyncio.get_running_loop()
         if loop.time() < self._beat_due:
             return

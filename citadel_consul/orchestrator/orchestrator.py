@@ -23,6 +23,7 @@ from citadel_consul.orchestrator.rival import RivalWatch
 from citadel_consul.store import documents
 from citadel_consul.store.documents import LeaderRecord
 from citadel_consul.store.keys import Keys
+from citadel_consul.telemetry.supervision import Supervision
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,11 @@ class Orchestrator:
         *,
         channels: Sequence[Channel] = (),
         wall: Callable[[], float] = time.time,
+        supervision: Supervision | None = None,
     ) -> None:
         self.config = config
         self._channels = channels
+        self._supervision = supervision or Supervision()
         self.started_at = wall()
         self._client = client
         self._wall = wall
@@ -82,6 +85,7 @@ class Orchestrator:
 
     async def run(self) -> None:
         """Stand by and lead, until cancelled; the lock is given back on the way out."""
+        self._supervision.ready(self._standing_by())
         while True:
             lease = Lease(self._client, self._keys.leader, self._record, self._check(), self.config.session_ttl_seconds)
             async with lease:
@@ -96,6 +100,7 @@ class Orchestrator:
 
     async def _stand_by(self, lease: Lease) -> None:
         """Wait for the lock, and free it if its holder is proven dead."""
+        self._supervision.say(self._standing_by())
         async with asyncio.TaskGroup() as group:
             rival = group.create_task(RivalWatch(self._client, self._keys.leader, self.config.id).run())
             await lease.acquire()
@@ -103,19 +108,25 @@ class Orchestrator:
 
     async def _lead(self, lease: Lease) -> None:
         log.info("leading stack %s with epoch %d", self.config.stack, lease.epoch)
-        self._loop = ControlLoop(
-            self._client,
-            self.config.stack,
-            self.config.defaults,
-            lease,
-            identity=self.config.id,
-            wall=self._wall,
-            channels=self._channels,
-        )
-        async with asyncio.TaskGroup() as group:
-            group.create_task(lease.keep())
-            group.create_task(hand_over_on_request(self._client, self.config.stack, lease))
-            group.create_task(self._loop.run())
+        self._supervision.say(f"leading stack {self.config.stack} with epoch {lease.epoch}")
+        with self._supervision.watching("the control loop") as pulse:
+            self._loop = ControlLoop(
+                self._client,
+                self.config.stack,
+                self.config.defaults,
+                lease,
+                identity=self.config.id,
+                wall=self._wall,
+                channels=self._channels,
+                on_round=pulse.beat,
+            )
+            async with asyncio.TaskGroup() as group:
+                group.create_task(lease.keep())
+                group.create_task(hand_over_on_request(self._client, self.config.stack, lease))
+                group.create_task(self._loop.run())
+
+    def _standing_by(self) -> str:
+        return f"standing by for stack {self.config.stack}"
 
     def _record(self) -> bytes:
         return documents.LEADER.encode(

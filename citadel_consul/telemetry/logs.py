@@ -1,27 +1,41 @@
-"""Logs of citadel's own processes: lines for people, or one JSON object a line for collectors."""
+"""Logs of citadel's own processes: the journal with its fields, lines for people, or JSON lines for collectors."""
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import orjson
+
+from citadel_consul.telemetry.journal import JournalHandler, is_journal
 
 QUIET = ("httpx", "httpcore", "asyncio", "uvicorn.error")
 """Libraries that tell each request at INFO, which would drown what citadel has to say."""
 
 
-def configure(level: str, style: str) -> None:
-    """Send the log to standard error. ``style`` is ``text`` or ``json``; at DEBUG the libraries may speak too."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+def configure(level: str, style: str, fields: Mapping[str, str] | None = None) -> None:
+    """Send the log to standard error. ``style`` is ``text`` or ``json``; at DEBUG the libraries may speak too.
+
+    Where standard error is systemd's journal, ``text`` is an entry for each record, with ``fields`` in it.
+    """
+    handler = _handler(style, fields or {})
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
     if level != "DEBUG":
         for name in QUIET:
             logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _handler(style: str, fields: Mapping[str, str]) -> logging.Handler:
+    if style != "json" and is_journal(os.environ, sys.stderr.fileno()):
+        return JournalHandler(fields)  # which notes time and level itself
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    return handler
 
 
 class TextFormatter(logging.Formatter):
