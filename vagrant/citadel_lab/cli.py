@@ -181,7 +181,7 @@ def _heal(request: Request) -> int:
 
 
 def _test(request: Request) -> int:
-    return trial(request.topology, request.machines, Progress(), keep=request.options.keep)
+    return trial(request.topology, request.machines, Progress(), keep=request.options.keep, cuts=request.options.cuts)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -206,6 +206,9 @@ def _parser() -> argparse.ArgumentParser:
     add("image", _image, "only prepare what vagrant up needs: payload, and the image of the docker provider", True)
     test = add("test", _test, "boot the lab, try it and its faults, print the times, remove it", exclusive=True)
     test.add_argument("--keep", action="store_true", help="leave the lab running")
+    test.add_argument(
+        "--cuts", type=int, default=1, metavar="N", help="how often to cut off the leader's node; default 1"
+    )
     down = add("down", _down, "remove the nodes, or only those named", exclusive=True)
     down.add_argument("nodes", nargs="*", metavar="NODE")
     down.add_argument("--all", action="store_true", help="also images, caches, and the dockerd that the lab started")
