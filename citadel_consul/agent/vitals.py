@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from citadel_consul.agent.examination import Diagnosis
+from citadel_consul.core.healing.flapping import LAPSES_KEPT
 from citadel_consul.core.lifecycle import Observed
 
-LAPSES_KEPT = 20
 LAPSES_SECONDS = 3600.0
-"""How many lapses a report carries, and for how long: enough for any penalty that has not decayed."""
+"""For how long a report carries a lapse: enough for any penalty that has not decayed."""
 
 
 def with_diagnosis(seen: Observed, diagnosis: Diagnosis) -> Observed:

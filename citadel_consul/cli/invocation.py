@@ -92,6 +92,12 @@ def defaults_of(settings: Settings) -> Defaults:
         recovery_enabled=settings.recovery.enabled,
         recovery_attempts=settings.recovery.attempts,
         recovery_delay_seconds=settings.recovery.delay_seconds,
+        flap_limit=settings.recovery.flap_limit,
+        flap_half_life_seconds=settings.recovery.flap_half_life_seconds,
+        brake_share=settings.recovery.brake_share,
+        brake_services=settings.recovery.brake_services,
+        brake_window_seconds=settings.recovery.brake_window_seconds,
+        notice_delay_seconds=settings.notification_delay_seconds,
     )
 
 

@@ -19,13 +19,15 @@ from citadel_consul.config import values
 from citadel_consul.config.addresses import HostPort
 from citadel_consul.config.durations import format_duration
 from citadel_consul.config.receivers import ONLY_THE_LOG, parse_receivers
+from citadel_consul.core.healing.flapping import LAPSES_KEPT
 from citadel_consul.core.names import MAX_LABEL
 
 T_co = TypeVar("T_co", covariant=True)
 
 DEFAULT_CONFIG_PATH = Path("/opt/citadel/config/orchestrator.yaml")
 DEFAULT_CHECK_INTERVAL_SECONDS = 30.0
-DAY = 86400.0
+HOUR = 3600.0
+DAY = 24 * HOUR
 
 
 class LogLevel(StrEnum):
@@ -213,6 +215,43 @@ RECOVERY_DELAY = Setting(
     60.0,
     "Longest delay before the second attempt, doubled for each further one, unless the stack file says otherwise.",
 )
+FLAP_LIMIT = Setting(
+    "recovery.flap_limit",
+    "CITADEL_RECOVERY_FLAP_LIMIT",
+    values.several(LAPSES_KEPT),
+    5,
+    "How often a service may fail and come back by itself, in quick succession, until it is put into quarantine "
+    f"(2 to {LAPSES_KEPT}).",
+)
+FLAP_HALF_LIFE = Setting(
+    "recovery.flap_half_life",
+    "CITADEL_RECOVERY_FLAP_HALF_LIFE",
+    values.duration(1.0, HOUR),
+    300.0,
+    "After this time such a failure counts half; a quarantine ends when what is left is few enough.",
+)
+BRAKE_SHARE = Setting(
+    "recovery.brake_share",
+    "CITADEL_RECOVERY_BRAKE_SHARE",
+    values.percent,
+    values.Percent(50),
+    "If more than this share of the wanted services fails at once, recovery is frozen; at half of it, it goes on. "
+    "`100%`: never.",
+)
+BRAKE_SERVICES = Setting(
+    "recovery.brake_services",
+    "CITADEL_RECOVERY_BRAKE_SERVICES",
+    values.several(),
+    3,
+    "Fewer failing services than this never freeze recovery, whatever share they are.",
+)
+BRAKE_WINDOW = Setting(
+    "recovery.brake_window",
+    "CITADEL_RECOVERY_BRAKE_WINDOW",
+    values.duration(1.0, HOUR),
+    60.0,
+    "What 'at once' means: failures within this time are counted together.",
+)
 DISCOVERY_ENABLED = Setting(
     "discovery.enabled",
     "ORCHESTRATOR_SERVICE_DISCOVERY_ENABLED",
@@ -229,6 +268,13 @@ NOTIFICATION_ENABLED = Setting(
     values.boolean,
     True,
     "Whether failures and recoveries are notified.",
+)
+NOTIFICATION_DELAY = Setting(
+    "notification.delay",
+    "CITADEL_NOTIFICATION_DELAY",
+    values.duration(0.0, 600.0),
+    1.0,
+    "How long a new incident is watched before it is told: what turns out to belong to another one is told with that.",
 )
 NOTIFICATION_RECEIVERS = Setting(
     "notification.receivers",

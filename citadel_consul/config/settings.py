@@ -21,11 +21,16 @@ from citadel_consul.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class RecoverySettings:
-    """What a service's recovery policy falls back to."""
+    """What a service's recovery policy falls back to, and what is too much. ``brake_share`` is from 0 to 1."""
 
     enabled: bool
     attempts: int
     delay_seconds: float
+    flap_limit: int
+    flap_half_life_seconds: float
+    brake_share: float
+    brake_services: int
+    brake_window_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class Settings:
     service_discovery_enabled: bool
     metrics_enabled: bool
     notification_enabled: bool
+    notification_delay_seconds: float
     leader_check_ttl_seconds: float
     session_ttl_seconds: float
     api: ApiSettings
@@ -131,10 +137,16 @@ def load_settings(
             sources.value(options.RECOVERY_ENABLED),
             sources.value(options.RECOVERY_ATTEMPTS),
             sources.value(options.RECOVERY_DELAY),
+            sources.value(options.FLAP_LIMIT),
+            sources.value(options.FLAP_HALF_LIFE),
+            sources.value(options.BRAKE_SHARE).share,
+            sources.value(options.BRAKE_SERVICES),
+            sources.value(options.BRAKE_WINDOW),
         ),
         service_discovery_enabled=sources.value(options.DISCOVERY_ENABLED),
         metrics_enabled=sources.value(options.METRICS_ENABLED),
         notification_enabled=sources.value(options.NOTIFICATION_ENABLED),
+        notification_delay_seconds=sources.value(options.NOTIFICATION_DELAY),
         leader_check_ttl_seconds=_check_ttl(sources),
         session_ttl_seconds=sources.value(options.SESSION_TTL),
         api=api,

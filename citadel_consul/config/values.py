@@ -70,6 +70,40 @@ def positive_int(value: object) -> int:
     return int(written)
 
 
+def several(most: int | None = None) -> Callable[[object], int]:
+    """A parser of whole numbers of at least 2, and of at most ``most``."""
+
+    def parse(value: object) -> int:
+        number = positive_int(value)
+        if number < 2 or (most is not None and number > most):
+            wanted = "2 or more" if most is None else f"2 to {most}"
+            raise InvalidInput.at("", f"{number} is out of range", f"use {wanted}")
+        return number
+
+    return parse
+
+
+class Percent(int):
+    """A share in whole per cent."""
+
+    def __str__(self) -> str:
+        return f"{int(self)}%"
+
+    @property
+    def share(self) -> float:
+        """The same as a number from 0 to 1."""
+        return self / 100.0
+
+
+def percent(value: object) -> Percent:
+    """A share from 1 % to 100 %, with or without its sign: a number below 1 is no share, lest 1 be two things."""
+    written = text(value)
+    digits = written.removesuffix("%").rstrip()
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 3 and 1 <= int(digits) <= 100):
+        raise InvalidInput.at("", f"{written!r} is not a share in whole per cent", "use a number from 1% to 100%")
+    return Percent(digits)
+
+
 def duration(shortest: float, longest: float | None = None) -> Callable[[object], float]:
     """A parser of durations between ``shortest`` and ``longest`` seconds."""
 

@@ -66,7 +66,8 @@ class Incident:
     ``attempts`` counts those of the present bout, which began at ``bout_began_at``. ``next_attempt_at`` is None while
     none is due. ``healthy_since`` is set while the service is healthy again. ``forgiven_at`` is when a person repaired
     it: what was before does not count any more. ``followed`` are the dependents whose processes died with it and that
-    were started again under this incident. ``part_of`` is the incident of the stack that it was swallowed by.
+    were started again under this incident. ``part_of`` is the incident that it belongs to: of the stack, or of the
+    service below it that took it along and was reported later.
     """
 
     id: str

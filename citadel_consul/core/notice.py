@@ -2,8 +2,9 @@
 
 A notice is due at a **transition** of an incident, not at each change of its document: once when it opens, once when it
 is over, and in between only when it becomes somebody's job, because citadel gave up or put the service into quarantine.
-What is swallowed by an incident of the stack is not told by itself, and an end is told only to those who were told of
-the beginning.
+The beginning of what is part of another incident is not told by itself, and an end is told only to those who were told
+of the beginning. Of two services that die at nearly the same moment, the one that took the other along can be reported
+last; so a beginning is told a moment late, when it is known what it belongs to.
 
 :func:`due` is level triggered, like every decision here: from the incident as it stands, and from what was said of it
 already, follows what is to be said now. Whoever leads next comes to the same answer.
@@ -129,15 +130,26 @@ def word_of(incident: Incident, transition: Transition) -> str:
 
 
 def due(incident: Incident, said: Collection[str]) -> Transition | None:
-    """What is to be told of ``incident`` now. ``said`` are the words (see :func:`word_of`) of what was told before."""
+    """What is to be told of ``incident``. ``said`` are the words (see :func:`word_of`) of what was told before.
+
+    The beginning has to wait until :func:`due_at`; nothing else does.
+    """
     if incident.over:
         return Transition.CLOSED if said and Transition.CLOSED not in said else None
-    if incident.part_of is not None and not said:
-        return None
     transition = {
         IncidentState.GAVE_UP: Transition.GAVE_UP,
         IncidentState.QUARANTINED: Transition.QUARANTINED,
     }.get(incident.state)
     if transition is None:
-        return None if said else Transition.OPENED
+        return None if said or incident.part_of is not None else Transition.OPENED
     return None if word_of(incident, transition) in said else transition
+
+
+def due_at(incident: Incident, transition: Transition, now: float, delay_seconds: float) -> float:
+    """From when on ``transition`` may be told: ``now``, or later if it is a beginning that could be part of another.
+
+    A beginning that lies ahead is one by a clock that was wrong, and not waited for.
+    """
+    if transition is not Transition.OPENED or incident.service == STACK or incident.opened_at > now:
+        return now
+    return max(now, incident.opened_at + delay_seconds)

@@ -28,18 +28,25 @@ class Defaults:
     """What holds where neither the spec nor the request says otherwise (settings of the orchestrator).
 
     A service that fails and comes back by itself ``flap_limit`` times in quick succession flaps; a lapse counts half
-    after ``flap_half_life_seconds``.
+    after ``flap_half_life_seconds``. If more than ``brake_share`` (0 to 1) of the wanted services, and at least
+    ``brake_services``, fail within ``brake_window_seconds``, recovery is frozen. A new incident is told after
+    ``notice_delay_seconds``.
     """
 
     start_timeout_seconds: float = 60.0
     stop_timeout_seconds: float = 30.0
     startup_timeout_seconds: float = 300.0
     shutdown_timeout_seconds: float = 120.0
+    drain_timeout_seconds: float = 30.0
     recovery_enabled: bool = True
     recovery_attempts: int = 3
     recovery_delay_seconds: float = 60.0
     flap_limit: int = 5
     flap_half_life_seconds: float = 300.0
+    brake_share: float = 0.5
+    brake_services: int = 3
+    brake_window_seconds: float = 60.0
+    notice_delay_seconds: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,15 @@ The control loop only rings; everything else happens in tasks of their own, one 
 delays nobody: neither the loop nor the other receivers. What it missed is delivered when it is back, in order, unless
 that takes too long. How long is tenacity's business: exponential with full jitter, bounded by the age of the notice.
 
+A beginning is told a moment late: it may turn out to be part of another incident, and is told with that then.
+
 Losing the leadership ends all of it in the middle. The next leader finds in the outbox what was not delivered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ from citadel_consul.core.actions import Action, RecordEvent, WriteIncident
 from citadel_consul.core.healing.policy import policy_of
 from citadel_consul.core.health import hold_on
 from citadel_consul.core.incident import Incident
-from citadel_consul.core.notice import Notice, Transition, due
+from citadel_consul.core.notice import Notice, Transition, due, due_at
 from citadel_consul.core.snapshot import Snapshot
 from citadel_consul.errors import CitadelError, Conflict, ConsulUnavailable, TemporaryError
 from citadel_consul.notification.channel import Channel
@@ -80,18 +83,32 @@ class Notifier:
                 group.create_task(self._serve(channel))
             while True:
                 self._news.clear()
-                await self._look()
-                await self._news.wait()
+                look_again_at = await self._look()
+                await self._until_news(look_again_at)
 
     # --- what is to be told -------------------------------------------------------------------------------------
 
-    async def _look(self) -> None:
-        snapshot = self._state.snapshot()
+    async def _look(self) -> float | None:
+        """Post what is due; returns when (unix seconds) something will be that is not yet."""
+        snapshot, now = self._state.snapshot(), self._wall()
+        later: list[float] = []
         for incident in snapshot.incidents.values():
             transition = due(incident, self._outbox.said_of(incident.id))
-            if transition is not None:
+            if transition is None:
+                continue
+            at = due_at(incident, transition, now, snapshot.defaults.notice_delay_seconds)
+            if at > now:
+                later.append(at)
+            else:
                 await self._post(snapshot, incident, transition)
         await self._outbox.trim({i.id for i in snapshot.incidents.values() if not i.over})
+        return min(later, default=None)
+
+    async def _until_news(self, at: float | None) -> None:
+        """Wait until the control loop rings, or until ``at`` (unix seconds)."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if at is None else max(0.0, at - self._wall())):
+                await self._news.wait()
 
     async def _post(self, snapshot: Snapshot, incident: Incident, transition: Transition) -> None:
         receivers = {name for name, channel in self._channels.items() if transition in channel.when}

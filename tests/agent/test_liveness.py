@@ -17,10 +17,11 @@ from citadel_consul.agent.liveness import Liveness, Place
 from citadel_consul.agent.readiness import Prober
 from citadel_consul.agent.registrar import Registrar
 from citadel_consul.agent.runner import InstanceRunner, Surroundings
-from citadel_consul.agent.vitals import LAPSES_KEPT, with_diagnosis
+from citadel_consul.agent.vitals import with_diagnosis
 from citadel_consul.backends.fake import FakeBackend, FakeMachine
 from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.client import ConsulClient
+from citadel_consul.core.healing.flapping import LAPSES_KEPT
 from citadel_consul.core.lifecycle import Observed, Phase
 from citadel_consul.core.model import Check, CheckKind, Instance, ProcessBackend, ServiceSpec
 from citadel_consul.rendering.identity import check_id, service_id

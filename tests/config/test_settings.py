@@ -14,7 +14,7 @@ from citadel_consul.config import options
 from citadel_consul.config.addresses import HostPort
 from citadel_consul.config.options import LogFormat, LogLevel
 from citadel_consul.config.precedence import MASK
-from citadel_consul.config.settings import Settings, load_settings
+from citadel_consul.config.settings import RecoverySettings, Settings, load_settings
 from citadel_consul.errors import InvalidInput, Problem
 
 SEED = {
@@ -56,7 +56,8 @@ def test_without_anything_given_the_defaults_hold() -> None:
     assert settings.startup_timeout_seconds == 300
     assert settings.shutdown_timeout_seconds == 120
     assert settings.health_check_interval_seconds == options.DEFAULT_CHECK_INTERVAL_SECONDS
-    assert (settings.recovery.enabled, settings.recovery.attempts, settings.recovery.delay_seconds) == (True, 3, 60)
+    assert settings.recovery == RecoverySettings(True, 3, 60.0, 5, 300.0, 0.5, 3, 60.0)
+    assert settings.notification_delay_seconds == 1.0
     assert settings.api.bind == HostPort("127.0.0.1", 8000)
     assert settings.consul.address == "127.0.0.1:8500"
     assert settings.consul.read_token() is None
@@ -75,6 +76,15 @@ def test_the_variables_of_the_site_are_read() -> None:
     assert not settings.metrics_enabled
     assert not settings.notification_enabled
     assert {f"environment {name}" for name in SEED} <= {row.origin for row in settings.origins()}
+
+
+def test_what_is_too_much_can_be_set(tmp_path: Path) -> None:
+    path = write(tmp_path, "recovery: {flap_limit: 3, brake_share: 60%, brake_window: 90s}\nnotification: {delay: 0}\n")
+    environ = {"CITADEL_RECOVERY_BRAKE_SERVICES": "4", "CITADEL_RECOVERY_FLAP_HALF_LIFE": "10s"}
+    settings = load_settings({}, environ, path)
+    assert settings.recovery == RecoverySettings(True, 3, 60.0, 3, 10.0, 0.6, 4, 90.0)
+    assert settings.notification_delay_seconds == 0.0
+    assert origin(settings, "recovery.brake_share") == ("60%", f"file {path}:1")
 
 
 def test_a_flag_wins_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
@@ -105,9 +115,10 @@ def test_every_key_of_the_file_reaches_its_setting(tmp_path: Path) -> None:
         "stack: shop\nnode: n1\nnode_address: 10.0.0.1\nstate_dir: state\ntemplates: ./t\n"
         "log: {level: warn, format: json}\nhealth: {check_interval: 5s}\n"
         "operations: {startup_timeout: 1m, shutdown_timeout: 30}\n"
-        "recovery: {enabled: true, attempts: 2, delay: 1s}\n"
+        "recovery: {enabled: true, attempts: 2, delay: 1s, flap_limit: 4, flap_half_life: 1m, brake_share: 70,\n"
+        "  brake_services: 5, brake_window: 30s}\n"
         "discovery: {enabled: false}\nmetrics: {enabled: false}\n"
-        "notification: {enabled: false, receivers: [{name: oncall, command: [page]}]}\n"
+        "notification: {enabled: false, delay: 2s, receivers: [{name: oncall, command: [page]}]}\n"
         "leader: {check_ttl: 1s, session_ttl: 20s}\n"
         "api: {bind: '[::1]:0', tls_cert: c.pem, tls_key: /k.pem, allow_insecure_bind: true}\n"
         "agent: {bind: 'n1.example:0'}\n"
@@ -305,6 +316,10 @@ BROKEN_FILES = [
     ("\nrecovery: true\n", "2: recovery", "has to hold settings", "write `recovery:`"),
     ("recovery: {delay: [1]}\n", "1: recovery.delay", "a list is not a duration", "write it like 250ms"),
     ("recovery: {enabled: 2}\n", "1: recovery.enabled", "'2' is neither true nor false", TOP),
+    ("recovery: {brake_share: 0.5}\n", "1: recovery.brake_share", "'0.5' is not a share in whole", "from 1% to 100%"),
+    ("recovery: {brake_share: 101%}\n", "1: recovery.brake_share", "'101%' is not a share in whole", "from 1% to 100%"),
+    ("recovery: {brake_services: 1}\n", "1: recovery.brake_services", "1 is out of range", "use 2 or more"),
+    ("recovery: {flap_limit: 21}\n", "1: recovery.flap_limit", "21 is out of range", "use 2 to 20"),
     ("node: {}\n", "1: node", "is not text", "quote the value"),
     ("node: true\n", "1: node", "is not text", "quote the value"),
     ("node:\n", "1: node", "has no value", "give it one, or remove the key"),

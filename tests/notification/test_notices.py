@@ -8,7 +8,7 @@ import pytest
 from incidents import OPENED_AT, closed, frozen, incident, notice
 
 from citadel_consul.core.incident import Incident, IncidentState
-from citadel_consul.core.notice import Transition, due, word_of
+from citadel_consul.core.notice import Transition, due, due_at, word_of
 
 OPEN, RECOVERING = IncidentState.OPEN, IncidentState.RECOVERING
 GAVE_UP, QUARANTINED = IncidentState.GAVE_UP, IncidentState.QUARANTINED
@@ -37,7 +37,8 @@ SWALLOWED = "20250715T143000000000-stack"
         (closed(), (), None),
         (frozen(), (), Transition.OPENED),
         (incident(state=OPEN, part_of=SWALLOWED), (), None),
-        (incident(state=GAVE_UP, part_of=SWALLOWED), (), None),
+        (incident(state=GAVE_UP, part_of=SWALLOWED), (), Transition.GAVE_UP),
+        (incident(state=QUARANTINED, part_of=SWALLOWED), (), Transition.QUARANTINED),
         (closed(part_of=SWALLOWED), (), None),
         (closed(part_of=SWALLOWED), ("opened",), Transition.CLOSED),
     ],
@@ -46,6 +47,25 @@ def test_what_is_told_follows_from_the_incident_and_from_what_was_told_before(
     about: Incident, said: tuple[str, ...], expected: Transition | None
 ) -> None:
     assert due(about, said) is expected
+
+
+@pytest.mark.parametrize(
+    ("about", "transition", "age", "delay"),
+    [
+        (incident(state=OPEN), Transition.OPENED, 0.3, 0.7),
+        (incident(state=OPEN), Transition.OPENED, 1.0, 0.0),
+        (incident(state=OPEN), Transition.OPENED, 60.0, 0.0),
+        (incident(state=OPEN), Transition.OPENED, -3600.0, 0.0),
+        (incident(state=GAVE_UP), Transition.GAVE_UP, 0.3, 0.0),
+        (closed(), Transition.CLOSED, 0.3, 0.0),
+        (frozen(), Transition.OPENED, 0.3, 0.0),
+    ],
+)
+def test_only_a_beginning_waits_and_not_for_a_clock_that_was_wrong(
+    about: Incident, transition: Transition, age: float, delay: float
+) -> None:
+    now = about.opened_at + age
+    assert due_at(about, transition, now, 1.0) - now == pytest.approx(delay)
 
 
 def test_giving_up_again_after_a_repair_by_hand_is_news() -> None:

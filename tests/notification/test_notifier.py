@@ -31,6 +31,7 @@ from citadel_consul.store.state import StackState
 
 pytestmark = pytest.mark.consul
 
+DELAY_SECONDS = Defaults().notice_delay_seconds
 QUICK = Patience(first_seconds=0.001, longest_seconds=0.002)
 
 
@@ -71,6 +72,8 @@ class Leadership:
         self.identity = identity
         self.session = session
         self.notifier: Notifier | None = None
+        self.age = DELAY_SECONDS
+        """How long after the beginning of the incidents it is."""
 
     async def write(self, *incidents: Incident) -> None:
         """Write incidents as the control loop does, and ring."""
@@ -84,7 +87,7 @@ class Leadership:
         """The notifier at work for the time of the block."""
         outbox = Outbox(self.client, self.state.keys, self.writer)
         self.notifier = Notifier(
-            outbox, self.state, self.writer, channels, identity=self.identity, wall=lambda: OPENED_AT + 1.0,
+            outbox, self.state, self.writer, channels, identity=self.identity, wall=lambda: OPENED_AT + self.age,
             patience=patience,
         )  # fmt: skip
         async with asyncio.TaskGroup() as group:
@@ -306,6 +309,43 @@ async def test_when_too_much_fails_at_once_there_is_one_notice_and_not_one_for_e
         await until_settled(leader, 2)
     assert [notice.subject for notice in hook.told] == [None, None]
     assert hook.words == ["opened", "closed"]
+
+
+async def test_what_turns_out_to_be_part_of_another_incident_is_told_with_that(lead: Lead) -> None:
+    leader, hook = await lead(), FakeChannel()
+    api, db = incident("api", IncidentState.OPEN), incident("db", IncidentState.OPEN, affected=("api",))
+    leader.age = DELAY_SECONDS - 0.2
+    async with leader.notifying(hook):
+        await leader.write(api)
+        await leader.write(db, replace(api, part_of=db.id))
+        leader.age = DELAY_SECONDS
+        await until_settled(leader)
+        await leader.write(*(replace(i, state=IncidentState.CLOSED, closed_at=OPENED_AT) for i in (api, db)))
+        await until_settled(leader, 2)
+    assert [(notice.subject, str(notice.transition)) for notice in hook.told] == [("db", "opened"), ("db", "closed")]
+    assert hook.told[0].incident.affected == ("api",)
+
+
+async def test_a_beginning_is_told_when_its_time_has_come_although_nothing_more_happens(lead: Lead) -> None:
+    leader, hook = await lead(), FakeChannel()
+    leader.age = DELAY_SECONDS - 0.05
+    async with leader.notifying(hook):
+        await leader.write(incident())
+        leader.age = DELAY_SECONDS
+        await until(lambda: hook.told, "the beginning")
+    assert hook.words == ["opened"]
+
+
+async def test_what_is_over_before_it_was_told_is_not_told(lead: Lead) -> None:
+    leader, hook = await lead(), FakeChannel()
+    leader.age = 0.0
+    async with leader.notifying(hook):
+        await leader.write(incident())
+        await leader.write(closed())
+        leader.age = DELAY_SECONDS
+        await leader.write(incident("other"))
+        await until(lambda: hook.told, "the beginning of another")
+    assert [notice.subject for notice in hook.told] == ["other"]
 
 
 @pytest.mark.parametrize(

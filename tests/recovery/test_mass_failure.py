@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from clinic import Clinic, clinic_of, patient
+from dataclasses import replace
+
+import pytest
+from clinic import RECOVERING, Clinic, clinic_of, patient
 
 from citadel_consul.core.answers.problems import stack_problems
 from citadel_consul.core.incident import STACK, IncidentState
@@ -194,6 +197,51 @@ def test_incidents_that_opened_just_before_the_brake_came_on_are_part_of_that_of
     stack = clinic.incident(STACK)
     assert set(clinic.incidents) == {STACK, *SIX[:5]}
     assert {clinic.incident(name).part_of for name in SIX[:5]} == {stack.id}
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "frozen"), [(0.6, 6, False), (0.6, 7, True), (0.2, 3, True), (1.0, 10, False)]
+)
+def test_the_share_that_is_too_much_is_a_setting(share: float, count: int, frozen: bool) -> None:
+    clinic = clinic_of([patient(name) for name in TEN], defaults=replace(RECOVERING, brake_share=share))
+    clinic.kill_hard(*TEN[:count])
+    clinic.pass_time(10.0)
+    assert (STACK in clinic.incidents) is frozen
+    assert restarts(clinic) == ({} if frozen else dict.fromkeys(TEN[:count], 1))
+
+
+def test_the_brake_comes_off_at_half_the_share_that_puts_it_on() -> None:
+    clinic = clinic_of([patient(name) for name in TEN], defaults=replace(RECOVERING, brake_share=0.8))
+    clinic.hang(*TEN[:9])
+    clinic.pass_time(70.0)
+    clinic.cure(*TEN[:4])
+    clinic.pass_time(10.0)
+    assert clinic.incident(STACK).state is IncidentState.OPEN
+    clinic.cure(TEN[4])
+    clinic.pass_time(1.0)
+    assert clinic.incident(STACK).outcome == "4 of 10 services fail now"
+
+
+def test_how_many_are_too_few_to_be_a_mass_is_a_setting() -> None:
+    clinic = clinic_of([patient(name) for name in TEN], defaults=replace(RECOVERING, brake_services=8))
+    clinic.kill_hard(*TEN[:7])
+    clinic.pass_time(10.0)
+    assert STACK not in clinic.incidents
+    clinic.kill_hard(*TEN)
+    clinic.pass_time(10.0)
+    assert STACK in clinic.incidents
+
+
+def test_how_close_together_failures_have_to_be_is_a_setting() -> None:
+    limits = replace(RECOVERING, brake_window_seconds=10.0)
+    clinic = clinic_of([patient(name, enabled=False) for name in TEN], defaults=limits)
+    for name in SIX:
+        clinic.kill_hard(name)
+        clinic.pass_time(3.0)
+    assert STACK not in clinic.incidents
+    clinic.kill_hard(*TEN[6:9])
+    clinic.pass_time(3.0)
+    assert clinic.incident(STACK).detail == "6 of 10 services failed within 10 s"
 
 
 def test_held_services_do_not_count() -> None:

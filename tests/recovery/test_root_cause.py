@@ -108,6 +108,53 @@ def test_a_dependent_killed_by_a_signal_is_its_own_cause_at_once() -> None:
     assert clinic.incident("d00").attempts == 1
 
 
+@pytest.mark.parametrize("gap", [0.0, 0.05, 0.5, 0.9])
+def test_a_dependent_whose_end_is_reported_before_that_of_its_database_has_a_part_in_its_incident(gap: float) -> None:
+    clinic = database_with_dependents()
+    clinic.kill_hard("d00")
+    clinic.lead()
+    clinic.pass_time(gap)
+    clinic.kill_hard("db")
+    clinic.pass_time(0.2)
+    db, d00 = clinic.incident("db"), clinic.incident("d00")
+    assert d00.part_of == db.id
+    assert "d00" in db.affected
+    clinic.pass_time(60.0)
+    assert clinic.healthy() == set(clinic.specs)
+    assert restarts(clinic)["db"] == 1
+    assert restarts(clinic).keys() == {"db", "d00"}
+    assert all(clinic.incident(name).over for name in ("db", "d00"))
+
+
+def test_what_died_with_its_database_and_was_reported_first_waits_for_no_attempt_of_its_own() -> None:
+    """Its budget is not used up by what its database does to it."""
+    clinic = database_with_dependents(delay_seconds=30.0)
+    clinic.kill_hard("d00")
+    clinic.lead()
+    clinic.kill_hard("db")
+    clinic.pass_time(20.0)
+    assert clinic.healthy() == set(clinic.specs)
+    assert clinic.incident("d00").attempts == 1
+
+
+def test_a_failure_that_was_told_long_ago_is_no_part_of_one_that_comes_later() -> None:
+    clinic = database_with_dependents()
+    clinic.kill_hard("d00")
+    clinic.pass_time(3.0)
+    clinic.kill_hard("db")
+    clinic.pass_time(0.2)
+    assert clinic.incident("d00").part_of is None
+
+
+def test_two_services_that_need_each_other_in_no_way_have_an_incident_each() -> None:
+    clinic = clinic_of([patient("a"), patient("b"), patient("c")])
+    clinic.kill_hard("a")
+    clinic.lead()
+    clinic.kill_hard("b")
+    clinic.pass_time(0.2)
+    assert clinic.incident("a").part_of is clinic.incident("b").part_of is None
+
+
 def test_a_hung_database_is_found_below_dependents_that_notice_it_first() -> None:
     edges = [Edge(name, "db") for name in DEPENDENTS]
     quick = [patient(name) for name in DEPENDENTS]

@@ -5,7 +5,8 @@ failure. What ended while no node agent looked is not counted either: that is a 
 what was wanted is what it needs.
 
 While the brake is on, nothing is recovered automatically; it is said once, in an incident of the stack. It comes off
-when few enough services fail, or when a person goes on (``citadel recover all``): then only new failures count.
+when few enough services fail, or when a person goes on (``citadel recover all``): then only new failures count. How
+much is too much, and within what time, are settings (``recovery.brake_*``).
 
 Before that, while it is not known yet whether it is too much (three failed at once and more may follow; Consul says so
 and node agents have not spoken), recovery holds back without a word. One or two that fail never wait.
@@ -19,13 +20,10 @@ from citadel_consul.core.healing.ward import Ward
 from citadel_consul.core.incident import FLAPPING, LEFT_ALONE, STACK, UNWATCHED, Incident, IncidentState, identifier
 from citadel_consul.core.operation import ALL, Kind
 
-ON_SHARE = 0.5
-OFF_SHARE = 0.25
-LEAST_SERVICES = 3
-WINDOW_SECONDS = 60.0
-"""More than half of the wanted services, but at least three, within a minute; off at a quarter, after a minute."""
+RELEASE = 0.5
+"""The brake comes off at this part of the share that put it on, not before its window is over: it must not chatter."""
 SETTLE_SECONDS = 0.5
-"""How long three that fail at once wait for the reports on others that fail with them."""
+"""How long as many as could be a mass wait for the reports on others that fail with them."""
 
 
 def brakes(ward: Ward) -> bool:
@@ -44,13 +42,14 @@ def brakes(ward: Ward) -> bool:
 
 def _failed_lately(ward: Ward) -> list[str]:
     """The services whose incidents opened within the window, whether they are up again or not."""
-    return [i.service for i in ward.incidents() if i.cause not in (FLAPPING, UNWATCHED) and _is_recent(ward, i.service)]
+    own = (i for i in ward.incidents() if i.cause not in (FLAPPING, UNWATCHED) and i.part_of is None)
+    return [incident.service for incident in own if _is_recent(ward, incident.service)]
 
 
 def _is_unclear(ward: Ward, failing: list[str], certain: list[str], counted: tuple[str, ...]) -> bool:
     """Whether it will turn out in a moment if it is too much, so that recovery has to wait for that."""
     fresh = [f.since for s in certain if ward.incident(s) is None for f in ward.survey.failures[s]]
-    if len({s for s in certain if ward.incident(s) is None}) >= LEAST_SERVICES:
+    if len({s for s in certain if ward.incident(s) is None}) >= ward.turn.snapshot.defaults.brake_services:
         settled_at = min(fresh) + SETTLE_SECONDS
         if ward.turn.now < settled_at:
             ward.turn.wake(settled_at)
@@ -80,7 +79,7 @@ def _is_recent(ward: Ward, service: str) -> bool:
     if incident is None:
         return min(failure.since for failure in ward.survey.failures[service]) > released
     began = min(incident.failures, default=incident.opened_at)
-    return began > released and incident.opened_at > ward.turn.now - WINDOW_SECONDS
+    return began > released and incident.opened_at > ward.turn.now - ward.turn.snapshot.defaults.brake_window_seconds
 
 
 def _is_settled(ward: Ward, service: str) -> bool:
@@ -92,12 +91,13 @@ def _is_settled(ward: Ward, service: str) -> bool:
 
 
 def _is_too_much(ward: Ward, count: int) -> bool:
-    return count >= LEAST_SERVICES and count > ON_SHARE * len(ward.wanted)
+    limits = ward.turn.snapshot.defaults
+    return count >= limits.brake_services and count > limits.brake_share * len(ward.wanted)
 
 
 def _put_on(ward: Ward, services: tuple[str, ...]) -> None:
     now, total = ward.turn.now, len(ward.wanted)
-    detail = f"{len(services)} of {total} services failed within {WINDOW_SECONDS:g} s"
+    detail = f"{len(services)} of {total} services failed within {ward.turn.snapshot.defaults.brake_window_seconds:g} s"
     incident = Incident(
         id=identifier(now, STACK),
         service=STACK,
@@ -117,13 +117,14 @@ def _put_on(ward: Ward, services: tuple[str, ...]) -> None:
 
 def _comes_off(ward: Ward, incident: Incident) -> bool:
     failing = len(_unexplained(ward)) + sum(service in ward.busy for service in incident.affected)
-    by = _released_by(ward, incident)
+    limits, by = ward.turn.snapshot.defaults, _released_by(ward, incident)
+    earliest = incident.opened_at + limits.brake_window_seconds
     if by is not None:
         outcome = f"{by} went on"
-    elif ward.turn.now < incident.opened_at + WINDOW_SECONDS:
-        ward.turn.wake(incident.opened_at + WINDOW_SECONDS)
+    elif ward.turn.now < earliest:
+        ward.turn.wake(earliest)
         return False
-    elif failing <= OFF_SHARE * len(ward.wanted):
+    elif failing <= RELEASE * limits.brake_share * len(ward.wanted):
         outcome = f"{failing} of {len(ward.wanted)} services fail now"
     else:
         return False

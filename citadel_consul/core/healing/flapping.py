@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+LAPSES_KEPT = 20
+"""How many lapses are remembered of an instance: the most that a limit can be."""
 SUPPRESS_SHARE = 0.8
 REUSE_SHARE = 0.4
 """The thresholds, as shares of the number of lapses that count as flapping when they come at once."""

@@ -165,7 +165,17 @@ def _open(ward: Ward, service: str, failures: list[Failure]) -> Incident:
     reach = f"; affects {', '.join(incident.affected)}" if incident.affected else ""
     ward.turn.record("incident-opened", f"{service} fails: {incident.detail}{reach}", service=service)
     ward.put(incident)
+    _claim(ward, incident)
     return pardon(ward, incident)
+
+
+def _claim(ward: Ward, incident: Incident) -> None:
+    """Make incidents a part of ``incident`` that opened for what it took along, before its own failure was known."""
+    begin = ward.turn.now - ward.turn.snapshot.defaults.notice_delay_seconds
+    for other in list(ward.incidents()):
+        fresh = other.opened_at >= begin and other.part_of is None and other.state not in LEFT_ALONE
+        if fresh and other.service in incident.affected:
+            ward.put(replace(other, part_of=incident.id))
 
 
 def _try(ward: Ward, incident: Incident, failures: list[Failure]) -> None:

@@ -114,13 +114,13 @@ class Ward:
         """Whether a failing service fails because of something that is only just back, whose incident is not over.
 
         What is alive is given time to notice that things are well. What died is the consequence of another's failure
-        once; after it was started again, it fails by itself.
+        once; after it was started again, it fails by itself. So did what died with it and was reported first.
         """
         own, owner = self.incident(service), self.owner_of(service)
         if owner is None or (own is not None and own.state in LEFT_ALONE):
             return False
         alive = not any(failure.dead for failure in self.survey.failures[service])
-        return alive or (own is None and service not in owner.followed)
+        return alive or ((own is None or own.part_of == owner.id) and service not in owner.followed)
 
     # --- what a person did --------------------------------------------------------------------------------------
 
