@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 from campaign import EDGES, PLACES
+from checker import violations
 from cluster import Cluster
 from kv_audit import Audit
 from roles import Crew, NewCrew, spread
@@ -56,6 +60,32 @@ def test_a_consul_agent_that_is_restarted_gets_its_registrations_back(
     _assert_nothing_happened(crew)
     assert crew.world.operate(Kind.RESTART, within=60.0).state is OperationState.SUCCEEDED
     _assert_nothing_happened(crew, lives=2)
+
+
+def test_a_machine_that_is_rebooted_gets_what_was_wanted_there_once_each_and_in_order(
+    cluster: Cluster, crew: Crew
+) -> None:
+    """All of it ends: its Consul agent, its node agent, an orchestrator and the services. The others go on."""
+    world, member = crew.world, cluster.clients["n1"]
+    roles = [role for role in crew.roles if role.node in ("n1", "o1")]
+    ended = [instance for instance in every_instance(PLACES) if instance.node == "n1"]
+    member.kill()
+    for role in roles:
+        role.kill()
+    for instance in ended:
+        for pid in running(world, instance):
+            os.kill(pid, signal.SIGKILL)
+    world.until(lambda: "n1" not in world.snapshot().agents, 60.0, "the lock of the node to be free")
+    cluster.start(member)
+    for role in roles:
+        role.start()
+    world.until(lambda: all(len(lives_of(world, i)) == 2 for i in ended), 90.0, "a second life of each")
+    world.until(lambda: unrest(crew, PLACES) is None, 60.0, "rest")
+    lives = {instance: [life.pid for life in lives_of(world, instance)] for instance in every_instance(PLACES)}
+    assert {i: len(pids) for i, pids in lives.items()} == {i: 2 if i in ended else 1 for i in lives}, world.logs()
+    assert all(running(world, instance) == pids[-1:] for instance, pids in lives.items()), world.logs()
+    counts = {service: len(nodes) for service, nodes in PLACES.items()}
+    assert violations(world.chronicle(), EDGES, instances=counts) == []
 
 
 def test_the_consul_server_that_leads_is_lost_during_an_operation(cluster: Cluster, crew: Crew) -> None:
