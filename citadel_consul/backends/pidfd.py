@@ -14,6 +14,7 @@ import signal
 from collections.abc import Iterable, Iterator
 
 from citadel_consul.backends import procfs
+from citadel_consul.backends.base import Exit
 from citadel_consul.backends.family import Identity
 from citadel_consul.backends.refusals import translated
 
@@ -54,6 +55,19 @@ def reap(descriptor: int) -> None:
     """Take note of the end of a child of ours, which is a zombie until then. Never waits."""
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG)
+
+
+def exit_status(descriptor: int) -> Exit | None:
+    """How a child of ours ended, leaving it to be reaped; ``None`` if it is none, or someone else was faster."""
+    try:
+        result = os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    if result is None:
+        return None
+    if result.si_code == os.CLD_EXITED:
+        return Exit.with_status(result.si_status)
+    return Exit.by_signal(result.si_status, core_dumped=result.si_code == os.CLD_DUMPED)
 
 
 async def end(identities: Iterable[Identity], number: int, grace_seconds: float) -> None:

@@ -41,13 +41,17 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program ready to be executed. ``account`` is ``None`` when it runs as whoever the agent is."""
+    """A program ready to be executed. ``account`` is ``None`` when it runs as whoever the agent is.
+
+    ``field`` is where the spec names it, for what is said when it cannot be executed.
+    """
 
     instance: Instance
     command: tuple[str, ...]
     env: Mapping[str, str]
     cwd: str
     account: Account | None
+    field: str = "backend.command"
 
 
 def prepare(launch: Launch, spec: ProcessBackend, marker: str) -> Program:
@@ -58,8 +62,9 @@ def prepare(launch: Launch, spec: ProcessBackend, marker: str) -> Program:
     """
     if not spec.command or not spec.command[0]:
         raise BackendError(f"{launch.instance}: backend.command: it is empty")
-    account = _account(launch.instance, spec.user)
-    return Program(launch.instance, spec.command, _environment(launch, spec, account, marker), spec.cwd or "/", account)
+    account = account_of(launch.instance, spec.user)
+    env = environment(launch, spec.env, account) | {MARKER: marker}
+    return Program(launch.instance, spec.command, env, spec.cwd or "/", account)
 
 
 def execute(program: Program, log: int) -> subprocess.Popen[bytes]:
@@ -88,7 +93,7 @@ def execute(program: Program, log: int) -> subprocess.Popen[bytes]:
     except OSError as error:
         raise _explained(program, error) from error
     except (ValueError, subprocess.SubprocessError) as error:  # a NUL in a string; a failure before the exec
-        raise BackendError(f"{program.instance}: backend.command: {error}") from error
+        raise BackendError(f"{program.instance}: {program.field}: {error}") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
@@ -122,7 +127,12 @@ def _do_nothing(number: int, frame: FrameType | None) -> None:
     """Handle a signal by ignoring it."""
 
 
-def _account(instance: Instance, user: str | None) -> Account | None:
+def account_of(instance: Instance, user: str | None) -> Account | None:
+    """The account of ``backend.user`` (a name or a number); ``None`` if the agent itself is it.
+
+    Raises:
+        BackendError: there is no such user, or the agent may not become it.
+    """
     if user is None:
         return None
     try:
@@ -140,23 +150,23 @@ def _account(instance: Instance, user: str | None) -> Account | None:
     return Account(entry.pw_name, entry.pw_dir, entry.pw_uid, entry.pw_gid, groups)
 
 
-def _environment(launch: Launch, spec: ProcessBackend, account: Account | None, marker: str) -> dict[str, str]:
-    env = {
+def environment(launch: Launch, env: Mapping[str, str], account: Account | None) -> dict[str, str]:
+    """What a program of this launch gets instead of the agent's environment."""
+    own = {
         "PATH": os.environ.get("PATH", DEFAULT_PATH),
         "HOME": account.home if account else os.environ.get("HOME", "/"),
         "LANG": os.environ.get("LANG", "C.UTF-8"),
     }
     if account:
-        env |= {"USER": account.name, "LOGNAME": account.name}
+        own |= {"USER": account.name, "LOGNAME": account.name}
     return (
-        env
-        | dict(spec.env)
+        own
+        | dict(env)
         | {
             "CITADEL_STACK": launch.stack,
             "CITADEL_SERVICE": launch.instance.service,
             "CITADEL_NODE": launch.instance.node,
             "CITADEL_GENERATION": str(launch.generation),
-            MARKER: marker,
         }
     )
 
@@ -164,7 +174,7 @@ def _environment(launch: Launch, spec: ProcessBackend, account: Account | None, 
 def _explained(program: Program, error: OSError) -> CitadelError:
     """Why an exec failed. The kernel gives one number for several reasons; tell them apart by looking again."""
     if can_pass(error):
-        return translated(f"{program.instance}: backend.command", error)
+        return translated(f"{program.instance}: {program.field}", error)
     if error.filename == program.cwd and program.command[0] != program.cwd:
         why = (
             f"there is no folder {program.cwd!r}"
@@ -172,7 +182,7 @@ def _explained(program: Program, error: OSError) -> CitadelError:
             else f"the agent may not enter {program.cwd!r}"
         )
         return BackendError(f"{program.instance}: backend.cwd: {why}")
-    return BackendError(f"{program.instance}: backend.command: {_refusal(program, error)}")
+    return BackendError(f"{program.instance}: {program.field}: {_refusal(program, error)}")
 
 
 def _refusal(program: Program, error: OSError) -> str:

@@ -66,7 +66,7 @@ class Supervised:
 
     def note_exit(self) -> Exit:
         """Ask the kernel how the main process ended, and keep the answer. To be called once it has."""
-        known = _exit_status(self.pidfd) or Exit.unknown("an earlier agent started it")
+        known = pidfd.exit_status(self.pidfd) or Exit.unknown("an earlier agent started it")
         self.record = replace(self.record, exit=known)
         return known
 
@@ -77,16 +77,3 @@ class Supervised:
             # It is no longer for Popen to wait for it: not at its deletion, and not when another Popen is made.
             self.child.returncode = 0
         os.close(self.pidfd)
-
-
-def _exit_status(pidfd: int) -> Exit | None:
-    """How a child of ours ended, leaving it to be reaped; ``None`` if someone else was faster."""
-    try:
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-    if result is None:
-        return None
-    if result.si_code == os.CLD_EXITED:
-        return Exit.with_status(result.si_status)
-    return Exit.by_signal(result.si_status, core_dumped=result.si_code == os.CLD_DUMPED)
