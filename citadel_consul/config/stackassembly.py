@@ -87,6 +87,7 @@ def _backend(model: BackendModel, folder: Path) -> Backend:
                 file=_absolute(model.file, folder) if model.file is not None else None,
                 service=model.service,
                 project=model.project,
+                reload_signal=model.reload_signal,
             )
         case CommandModel():
             return _command(model, folder)

@@ -90,6 +90,9 @@ class DockerModel(FileModel):
     project: types.ComposeProject | None = Field(
         None, description="Compose's project; derived from the folder of the compose file, as compose does, if absent."
     )
+    reload_signal: types.ReloadSignal | None = Field(
+        None, description="Asks the main process of the container to reload; none if absent."
+    )
 
 
 class CommandModel(FileModel):

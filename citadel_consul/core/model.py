@@ -140,6 +140,7 @@ class DockerBackend:
     file: str | None = None
     service: str | None = None
     project: str | None = None
+    reload_signal: str | None = None
     kind: str = "docker"
 
 
