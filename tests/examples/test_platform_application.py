@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import json
 import logging
 from typing import Any
@@ -104,6 +105,22 @@ async def test_figures_can_make_a_service_degraded() -> None:
     assert body["queue_size"] == 200
     assert body["reasons"] == ["the queue holds 200 jobs"]
     assert "degraded" not in body
+
+
+async def test_what_consul_asks_answers_the_same_as_long_as_nothing_happens() -> None:
+    numbers = itertools.count()
+
+    async def figures() -> dict[str, Any]:
+        return {"jobs": next(numbers)}
+
+    app = application(figures=figures)
+    assert (await ask(app, "/ready")).status_code == 503
+    await app.start()
+    health = [(await ask(app, "/health")).json() for _ in range(2)]
+    ready = [await ask(app, "/ready") for _ in range(2)]
+    assert health[0]["jobs"] != health[1]["jobs"]
+    assert {(answer.status_code, answer.text) for answer in ready} == {(200, ready[0].text)}
+    assert ready[0].json() == {key: health[0][key] for key in ("status", "service", "node")}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 A service is *starting* until its ``start`` hook is done: it listens from the first moment, so that whoever asks is
 told 503 with the reason and need not guess, and serves only afterwards. ``/health`` answers 200 while all is well,
 429 while the service works with less than it should (Consul reads 429 as 'warning'), and 503 while it cannot serve.
+``/ready`` answers the same without the figures: Consul asks it, and keeps the answer, which therefore must not change
+while nothing happens.
 A background task that ends with an error ends the process: whoever supervises it starts it anew from a known state.
 """
 
@@ -87,7 +89,7 @@ class Application:
         self.vitals = Vitals()
         self.waiting_for = "starting"
         self.open_connections: Callable[[], int] = lambda: 0
-        routes = [Route("/health", self._health), *service.routes]
+        routes = [Route("/health", self._health), Route("/ready", self._ready), *service.routes]
         handlers: dict[Any, Any] = {Failure: problem, HTTPException: http_problem}
         starlette = Starlette(routes=routes, exception_handlers=handlers)
         self.asgi = Gate(starlette, self.settings, self.vitals, lambda: self.waiting_for)
@@ -120,6 +122,15 @@ class Application:
             await close()
 
     async def _health(self, _: Request) -> Response:
+        state, figures, code = await self._condition()
+        return Json({**state, **figures}, code)
+
+    async def _ready(self, _: Request) -> Response:
+        state, _figures, code = await self._condition()
+        return Json(state, code)
+
+    async def _condition(self) -> tuple[dict[str, Any], dict[str, Any], int]:
+        """How the service is, the figures, and the HTTP status that says it."""
         figures: dict[str, Any] = {"active_connections": self.open_connections(), **self.vitals.figures()}
         reasons = [] if self.waiting_for else await self._failing_probes()
         if self.service.figures and not self.waiting_for:
@@ -130,7 +141,7 @@ class Application:
         else:
             status, code = ("degraded", 429) if reasons else ("ok", 200)
         head: dict[str, Any] = {"status": status, "service": self.settings.service, "node": self.settings.node}
-        return Json({**head, **({"reasons": reasons} if reasons else {}), **figures}, code)
+        return {**head, **({"reasons": reasons} if reasons else {})}, figures, code
 
     async def _failing_probes(self) -> list[str]:
         async def failing(name: str, probe: Probe) -> str:

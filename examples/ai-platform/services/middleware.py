@@ -28,7 +28,7 @@ class Gate:
         self._waiting_for = waiting_for
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] == "/health":
+        if scope["type"] != "http" or scope["path"] in ("/health", "/ready"):
             await self._app(scope, receive, send)
         elif reason := self._waiting_for():
             detail = {"type": "about:blank", "title": "Starting", "status": 503, "detail": reason}
