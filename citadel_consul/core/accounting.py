@@ -35,7 +35,7 @@ BY_ORDER = frozenset({Kind.STARTUP, Kind.RESTART})
 
 _DATED_BY: Mapping[Standing, frozenset[Phase]] = {
     Standing.UP: frozenset({Phase.READY, Phase.COMPLETED}),
-    Standing.PLANNED: frozenset({Phase.STOPPING}),
+    Standing.PLANNED: frozenset({Phase.DRAINING, Phase.STOPPING}),
     Standing.UNPLANNED: frozenset({Phase.EXITED, Phase.FAILED}),
 }
 """The phases that begin a standing. One that ``stopped`` may long have been down for another reason."""

@@ -22,6 +22,7 @@ def begin(turn: Turn, operation: Operation, planned: Plan) -> frozenset[str]:
         waits_for=None,
         step_count=len(planned.steps),
         steps=planned.steps,
+        warnings=(*operation.warnings, *planned.warnings),
     )
     for position, step in enumerate(planned.steps):
         turn.write_step(running, position, step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from citadel_consul.core.marking import fail
 from citadel_consul.core.operation import Operation, Step, StepState
 from citadel_consul.core.turn import Turn
 from citadel_consul.core.worklist import Worklist
@@ -41,20 +42,15 @@ def advance_reload(turn: Turn, operation: Operation, step: Step) -> Step:
     if observed is not None and observed.reloads >= (step.reloads or 0):
         if not observed.reload_error:
             return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now)
-        return _failed(turn, step, observed.reload_error)
+        return fail(turn, step, observed.reload_error)
     if observed is not None and not turn.snapshot.is_alive(step.instance):
         return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="ended before it was reloaded")
     deadline = (step.began_at or turn.now) + turn.snapshot.start_timeout(step.service)
     if turn.now < deadline:
         turn.wake(deadline)
         return step
-    return _failed(turn, step, f"not reloaded after {turn.snapshot.start_timeout(step.service):g} s")
+    return fail(turn, step, f"not reloaded after {turn.snapshot.start_timeout(step.service):g} s")
 
 
 def _sources(work: Worklist, step: Step) -> str:
     return ", ".join(sorted({work.steps[position].service for position in step.after}))
-
-
-def _failed(turn: Turn, step: Step, detail: str) -> Step:
-    turn.record("step-failed", f"{step.action} of {step.instance} failed: {detail}", instance=step.instance)
-    return replace(step, state=StepState.FAILED, ended_at=turn.now, detail=detail)

@@ -26,6 +26,7 @@ class Phase(StrEnum):
     STOPPED = "stopped"
     STARTING = "starting"
     READY = "ready"
+    DRAINING = "draining"
     STOPPING = "stopping"
     EXITED = "exited"
     COMPLETED = "completed"
@@ -35,15 +36,17 @@ class Phase(StrEnum):
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     Phase.STOPPED: frozenset({Phase.STARTING, Phase.FAILED}),
     Phase.STARTING: frozenset({Phase.READY, Phase.EXITED, Phase.COMPLETED, Phase.FAILED, Phase.STOPPING}),
-    Phase.READY: frozenset({Phase.EXITED, Phase.COMPLETED, Phase.STOPPING}),
+    Phase.READY: frozenset({Phase.EXITED, Phase.COMPLETED, Phase.STOPPING, Phase.DRAINING}),
+    Phase.DRAINING: frozenset({Phase.READY, Phase.EXITED, Phase.COMPLETED, Phase.STOPPING}),
     Phase.STOPPING: frozenset({Phase.STOPPED}),
     Phase.EXITED: frozenset({Phase.STARTING, Phase.STOPPED, Phase.FAILED}),
     Phase.COMPLETED: frozenset({Phase.STARTING, Phase.STOPPED, Phase.FAILED}),
     Phase.FAILED: frozenset({Phase.STARTING, Phase.STOPPED}),
 }
-"""Which phase may follow which. ``failed`` means that the backend could not start it; nothing runs then."""
+"""Which phase may follow which. ``failed`` means that the backend could not start it; nothing runs then. What drains
+is ready again if that is taken back."""
 
-ALIVE = frozenset({Phase.STARTING, Phase.READY, Phase.STOPPING})
+ALIVE = frozenset({Phase.STARTING, Phase.READY, Phase.DRAINING, Phase.STOPPING})
 """The phases in which something of the instance runs."""
 
 
@@ -61,6 +64,8 @@ def check_transition(before: Phase, after: Phase) -> None:
 class Desired:
     """What the leader wants of an instance. ``grace_seconds`` overrides the spec's stop time-out.
 
+    ``drain_seconds`` is how long an instance that is to stop may drain first (see ``core.draining``); None: not at all.
+
     ``reloads`` counts the reloads ordered so far. A reload is no change of what should be, so the generation stays.
     """
 
@@ -71,6 +76,7 @@ class Desired:
     wanted: bool = False
     grace_seconds: float | None = None
     reloads: int = 0
+    drain_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,8 @@ class Observed:
     ``contradicted_since`` is since when they pass whatever Consul says; ``failure`` is what the last one found. A start
     that takes long has ``failing_since`` too. ``lapses`` are the latest moments at which they found it failing anew.
     ``unwatched``: it ended while no agent was looking. ``reloads`` is the last order to reload that was carried out,
-    ``reload_error`` why that failed.
+    ``reload_error`` why that failed. While it drains, ``drain_until`` is when it is stopped at the latest, and
+    ``in_flight`` how many requests (or connections) it still had when it was last asked, None if nobody can tell.
     """
 
     generation: int
@@ -107,6 +114,8 @@ class Observed:
     unwatched: bool = False
     reloads: int = 0
     reload_error: str = ""
+    drain_until: float | None = None
+    in_flight: int | None = None
 
     @property
     def alive(self) -> bool:

@@ -234,6 +234,7 @@ class ServiceSpec:
     metrics: Mapping[str, str] = field(default_factory=dict)
     start_timeout_seconds: float | None = None
     stop_timeout_seconds: float | None = None
+    drain_timeout_seconds: float | None = None
     on_failure: OnFailure = OnFailure.CONTINUE
     recovery: RecoveryPolicy = field(default_factory=RecoveryPolicy)
     template: str | None = None

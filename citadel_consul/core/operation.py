@@ -23,6 +23,7 @@ class Kind(StrEnum):
     SHUTDOWN = "shutdown"
     RESTART = "restart"
     RECOVER = "recover"
+    DRAIN = "drain"
 
 
 class OperationState(StrEnum):
@@ -121,7 +122,9 @@ class Options:
     """How an operation is to be done. ``None`` takes the setting or what each spec says.
 
     ``cascade``: a stop may take dependents down with it. ``graceful``: stop by signal and wait; otherwise kill at
-    once. ``on_failure`` overrides the policies of the services.
+    once. ``on_failure`` overrides the policies of the services. ``rolling``: restart one instance after the other;
+    ``subtree``: with the dependents. ``force``: drain or roll although running dependents need what stops.
+    ``drain_seconds`` overrides how long an instance may drain before it is stopped; 0 is not at all.
     """
 
     cascade: bool = False
@@ -129,6 +132,10 @@ class Options:
     on_failure: OnFailure | None = None
     timeout_seconds: float | None = None
     reason: str = ""
+    rolling: bool = False
+    subtree: bool = False
+    force: bool = False
+    drain_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,10 @@ that is added while an operation runs is honoured too.
   dependents are a reason to refuse.
 - A **restart** without ``cascade`` happens in place: dependents stay up, and those whose edge says so are restarted or
   told afterwards. With ``cascade`` the running dependents are stopped before and started after it.
+- A **rolling** restart takes one running instance after the other (:mod:`rolling`); it is refused where a running
+  dependent could not spare one, unless it is forced.
+- A **drain** stops its targets when they have nothing more in hand, in place; it is refused where running dependents
+  need them, unless it is forced.
 - A **recover** is a restart of what is broken in a service, or of all of it if nothing is.
 """
 
@@ -18,16 +22,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from citadel_consul.core.model import Condition, Instance, OnRecovery
-from citadel_consul.core.operation import ALL, Kind, Operation, Step, StepAction, touched
+from citadel_consul.core.operation import ALL, Kind, Operation, Options, Step, StepAction, touched
+from citadel_consul.core.rolling import obstacles, pairs, rolled, warnings
 from citadel_consul.core.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of an operation, or the reason why there are none."""
+    """The steps of an operation, or the reason why there are none. ``warnings`` say what they will do to others."""
 
     steps: tuple[Step, ...] = ()
     refusal: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def scope(self) -> frozenset[str]:
@@ -43,6 +49,10 @@ def plan(snapshot: Snapshot, operation: Operation) -> Plan:
         return _plan_startup(snapshot, targets)
     if operation.kind is Kind.SHUTDOWN:
         return _plan_shutdown(snapshot, targets, cascade=operation.options.cascade)
+    if operation.kind is Kind.DRAIN:
+        return _plan_drain(snapshot, targets, operation.options)
+    if operation.kind is Kind.RESTART and operation.options.rolling:
+        return _plan_roll(snapshot, targets, operation.options)
     if operation.kind is Kind.RECOVER and not operation.automatic:  # citadel names what it found broken, and no more
         targets = _broken_or_all(snapshot, targets)
     return _plan_restart(snapshot, targets, cascade=operation.options.cascade)
@@ -100,6 +110,29 @@ def _plan_shutdown(snapshot: Snapshot, targets: tuple[Instance, ...], *, cascade
     above = [i for service in dependents for i in snapshot.instances(service)]
     everything = _in_start_order(snapshot, {*targets, *above})
     return Plan(tuple(_step(i, StepAction.STOP) for i in reversed(everything)))
+
+
+def _plan_drain(snapshot: Snapshot, targets: tuple[Instance, ...], options: Options) -> Plan:
+    dependents = running_dependents(snapshot, targets)
+    names = ", ".join(sorted({i.service for i in targets}))
+    if dependents and not options.force:
+        return Plan(refusal=f"draining {names} would leave {', '.join(dependents)} without what they need; force it")
+    warning = (f"{', '.join(dependents)} stay up without what they need of {names}",) if dependents else ()
+    return Plan(tuple(_step(i, StepAction.STOP) for i in reversed(targets)), warnings=warning)
+
+
+def _plan_roll(snapshot: Snapshot, targets: tuple[Instance, ...], options: Options) -> Plan:
+    chosen = set(targets)
+    if options.subtree:
+        above = snapshot.graph.with_dependents({i.service for i in targets}, lambda edge: edge.needed_to_run)
+        chosen.update(i for service in above - {t.service for t in targets} for i in snapshot.instances(service))
+    running = rolled(snapshot, _in_start_order(snapshot, chosen))
+    if not running:
+        return Plan(refusal="nothing of it runs, and a rolling restart starts only what it has stopped")
+    found = obstacles(snapshot, running)
+    if found and not options.force:
+        return Plan(refusal=f"one instance at a time is too many: {'; '.join(found)}; lower min_instances, or force it")
+    return Plan(pairs(running), warnings=warnings(snapshot, running))
 
 
 def _plan_restart(snapshot: Snapshot, targets: tuple[Instance, ...], *, cascade: bool) -> Plan:

@@ -9,24 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from citadel_consul.core.draining import allowance_seconds
 from citadel_consul.core.followers import advance_notify, advance_reload, begin_notify, begin_reload
 from citadel_consul.core.health import hold_on
-from citadel_consul.core.lifecycle import Desired, Observed, Phase
+from citadel_consul.core.lifecycle import Desired, Phase
+from citadel_consul.core.marking import answer_to, explain, fail, is_forgotten, skip
 from citadel_consul.core.model import Condition, OnFailure
-from citadel_consul.core.operation import (
-    Kind,
-    Operation,
-    OperationState,
-    Step,
-    StepAction,
-    StepState,
-)
+from citadel_consul.core.operation import Kind, Operation, OperationState, Step, StepAction, StepState
+from citadel_consul.core.rolling import how_to_go_on, in_hand, is_rolling, timeout_seconds, waits
+from citadel_consul.core.stopping import advance_stop, begin_stop
 from citadel_consul.core.turn import Turn
-from citadel_consul.core.wishes import RESTARTS, drop_wish, keep_wish, stays_wanted, stays_wanted_untaken
+from citadel_consul.core.wishes import drop_wish, keep_wish, stays_wanted_untaken
 from citadel_consul.core.worklist import Worklist
-
-KILL_MARGIN_SECONDS = 10.0
-"""How much longer than its stop time-out a stop may take: the agent kills at the time-out, and needs time to say so."""
 
 NOT_TAKEN = "no agent took the start"
 
@@ -80,6 +74,7 @@ def _begin_waiting(turn: Turn, operation: Operation, work: Worklist) -> bool:
     for position, step in enumerate(work.steps):
         if step.state is StepState.WAITING:
             after = _held(turn, operation, step) or _blocked_by_steps(step, work.steps)
+            after = after or _not_its_turn(turn, operation, work, position, step)
             after = after or _BEGIN[step.action](turn, operation, work, step)
             changed |= _write(turn, operation, work, position, after)
             if after.state is StepState.FAILED:
@@ -102,10 +97,17 @@ def _blocked_by_steps(step: Step, steps: list[Step]) -> Step | None:
     for position in step.after:
         before = steps[position]
         if before.state in (StepState.FAILED, StepState.SKIPPED):
-            return _skip(step, f"{before.action} of {before.instance} did not succeed")
+            return skip(step, f"{before.action} of {before.instance} did not succeed")
         if not before.ended:
-            return _explain(step, f"waits for {before.action} of {before.instance}")
+            return explain(step, f"waits for {before.action} of {before.instance}")
     return None
+
+
+def _not_its_turn(turn: Turn, operation: Operation, work: Worklist, position: int, step: Step) -> Step | None:
+    """What becomes of a stop of a rolling restart that others come before; None for anything else."""
+    if step.action is not StepAction.STOP or not is_rolling(operation):
+        return None
+    return waits(turn.snapshot, work.roll(), position, step, force=operation.options.force)
 
 
 def _held(turn: Turn, operation: Operation, step: Step) -> Step | None:
@@ -113,7 +115,7 @@ def _held(turn: Turn, operation: Operation, step: Step) -> Step | None:
     if not operation.automatic or step.action is StepAction.NOTIFY:
         return None
     hold = hold_on(turn.snapshot, step.instance, turn.now)
-    return None if hold is None else _skip(step, f"held by {hold.by or 'somebody'}")
+    return None if hold is None else skip(step, f"held by {hold.by or 'somebody'}")
 
 
 # --- starting ---------------------------------------------------------------------------------------------------
@@ -123,23 +125,24 @@ def _begin_start(turn: Turn, operation: Operation, work: Worklist, step: Step) -
     snapshot, instance = turn.snapshot, step.instance
     desired = snapshot.desired.get(instance)
     if instance.service not in snapshot.specs:
-        return _fail(turn, step, "its spec is gone")
+        return fail(turn, step, "its spec is gone")
     runs = snapshot.is_alive(instance) or snapshot.meets(instance, Condition.COMPLETED)
     if runs and desired is not None:
         if not desired.run:
-            return _explain(step, "waits until its stop is done")
+            return explain(step, "waits until its stop is done")
         if snapshot.meets(instance, Condition.HEALTHY):
             return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="already running")
         return replace(step, state=StepState.RUNNING, began_at=turn.now, detail="already starting")
-    if (dependency := work.stops_below(instance.service)) is not None:  # started now, it would keep that from stopping
-        return _explain(step, f"waits for {dependency} to be stopped")
+    dependency = None if is_rolling(operation) else work.stops_below(instance.service)
+    if dependency is not None:  # started now, it would keep that from stopping
+        return explain(step, f"waits for {dependency} to be stopped")
     unmet = work.unmet(instance.service)
     if (edge := work.hopeless(instance.service)) is not None:
         reason = f"needs {edge.dependency}, which is not {edge.condition}"
         keep_wish(turn, operation, step, reason)
-        return _skip(step, reason)
+        return skip(step, reason)
     if unmet:
-        return _explain(step, f"waits for {', '.join(f'{e.dependency} to be {e.condition}' for e in unmet)}")
+        return explain(step, f"waits for {', '.join(f'{e.dependency} to be {e.condition}' for e in unmet)}")
     if runs:
         return _take_over(turn, step)
     generation = turn.order(instance, operation, run=True, reason=str(operation.kind))
@@ -155,34 +158,28 @@ def _take_over(turn: Turn, step: Step) -> Step:
 
 def _advance_start(turn: Turn, operation: Operation, step: Step) -> Step:
     snapshot, instance = turn.snapshot, step.instance
-    if _is_forgotten(turn, step):
+    if is_forgotten(turn, step):
         return _take_over(turn, step)
-    observed = _answer(turn, step)
+    observed = answer_to(turn, step)
     if observed is not None:
         step = replace(step, executed_at=observed.started_at)
         if snapshot.meets(instance, Condition.HEALTHY):
             return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="")
         if observed.phase in (Phase.EXITED, Phase.FAILED, Phase.COMPLETED):
-            return _fail(turn, step, observed.detail or observed.phase)
+            return fail(turn, step, observed.detail or observed.phase)
         if observed.phase is Phase.STOPPED:
-            return _fail(turn, step, "was stopped while it was starting")
+            return fail(turn, step, "was stopped while it was starting")
     deadline = (step.began_at or turn.now) + snapshot.start_timeout(instance.service)
     if turn.now < deadline:
         turn.wake(deadline)
         return step
-    return _fail(turn, step, _time_out_start(turn, operation, step))
-
-
-def _is_forgotten(turn: Turn, step: Step) -> bool:
-    """Whether its instance runs and nothing stands of what is wanted of it: a snapshot of Consul was restored."""
-    observed = turn.snapshot.observed.get(step.instance)
-    return observed is not None and observed.alive and step.instance not in turn.snapshot.desired
+    return fail(turn, step, _time_out_start(turn, operation, step))
 
 
 def _time_out_start(turn: Turn, operation: Operation, step: Step) -> str:
     """Say why it was not ready in time."""
     seconds = turn.snapshot.start_timeout(step.service)
-    observed = _answer(turn, step)
+    observed = answer_to(turn, step)
     if observed is not None:
         return f"not healthy after {seconds:g} s; left running" + (f" ({observed.detail})" if observed.detail else "")
     _take_back(turn, operation, step)
@@ -194,121 +191,28 @@ def _take_back(turn: Turn, operation: Operation, step: Step) -> None:
     """Take back an order to start that no agent has taken, so that none acts on it when nobody expects it any more."""
     desired = turn.snapshot.desired.get(step.instance)
     ours = desired is not None and desired.run and desired.operation == operation.id
-    if ours and step.action is StepAction.START and _answer(turn, step) is None:
+    if ours and step.action is StepAction.START and answer_to(turn, step) is None:
         wanted = stays_wanted_untaken(turn, operation, step)
         turn.order(step.instance, operation, run=False, reason=NOT_TAKEN, wanted=wanted)
-
-
-# --- stopping ---------------------------------------------------------------------------------------------------
-
-
-def _begin_stop(turn: Turn, operation: Operation, work: Worklist, step: Step) -> Step:
-    snapshot, instance = turn.snapshot, step.instance
-    wanted = stays_wanted(turn, operation, step)
-    if snapshot.is_down(instance) and not wanted:
-        drop_wish(turn, step, str(operation.kind))
-    if snapshot.is_down(instance) or (wanted and _has_died(turn, step)):
-        return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="not running")
-    if step.after and (waits := _restart_waits(work, step)) is not None:
-        return waits
-    desired = snapshot.desired.get(instance)
-    grace = None if operation.options.graceful else 0.0
-    if desired is not None and not desired.run and grace in (None, desired.grace_seconds):
-        return replace(step, state=StepState.RUNNING, began_at=turn.now, generation=desired.generation, detail="")
-    if step.undo and (desired is None or desired.operation != operation.id):
-        return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="changed hands meanwhile")
-    only_planned = _is_in_place(operation, step)
-    above = [h for h in work.holders(step.service, only_planned=only_planned) if h.needs(snapshot, instance)]
-    stuck = next((h.unplanned for h in above if h.unplanned is not None), None)
-    if stuck is not None:
-        return _skip(step, f"{stuck} still runs and needs it")
-    if above:
-        return _explain(step, f"waits for {', '.join(sorted(h.edge.service for h in above))} to stop")
-    return _order_stop(turn, operation, step)
-
-
-def _order_stop(turn: Turn, operation: Operation, step: Step) -> Step:
-    reason = "rollback" if step.undo else str(operation.kind)
-    grace = None if operation.options.graceful else 0.0
-    wanted = stays_wanted(turn, operation, step)
-    generation = turn.order(step.instance, operation, run=False, reason=reason, grace_seconds=grace, wanted=wanted)
-    return replace(step, state=StepState.RUNNING, began_at=turn.now, generation=generation, detail="")
-
-
-def _has_died(turn: Turn, step: Step) -> bool:
-    """Whether it ended unasked: there is nothing to stop before it is started again."""
-    observed = turn.snapshot.observed.get(step.instance)
-    ended = observed is not None and observed.phase in (Phase.EXITED, Phase.FAILED)
-    return ended and not turn.snapshot.is_alive(step.instance)
-
-
-def _restart_waits(work: Worklist, step: Step) -> Step | None:
-    """A dependent is not stopped for its restart before it could be started again; None if it could now."""
-    if (edge := work.hopeless(step.service)) is not None:
-        return _skip(step, f"needs {edge.dependency}, which is not {edge.condition}")
-    unmet = work.unmet(step.service)
-    if unmet:
-        return _explain(step, f"waits for {', '.join(f'{e.dependency} to be {e.condition}' for e in unmet)}")
-    return None
-
-
-def _is_in_place(operation: Operation, step: Step) -> bool:
-    """Whether dependents stay up on purpose while an instance is stopped: those of a follower do in any case."""
-    return operation.kind in RESTARTS and (not operation.options.cascade or bool(step.after))
-
-
-def _advance_stop(turn: Turn, operation: Operation, step: Step) -> Step:
-    if _is_forgotten(turn, step):
-        return _order_stop(turn, operation, step)
-    observed = _answer(turn, step)
-    if observed is not None and not observed.alive:
-        return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail=observed.detail)
-    timeout = turn.snapshot.stop_timeout(step.service) if operation.options.graceful else 0.0
-    deadline = (step.began_at or turn.now) + timeout + KILL_MARGIN_SECONDS
-    if turn.now < deadline:
-        turn.wake(deadline)
-        return step
-    silent = "" if step.node in turn.snapshot.agents else f": no node agent runs on {step.node}"
-    return _fail(turn, step, f"not stopped after {timeout + KILL_MARGIN_SECONDS:g} s{silent}")
 
 
 # --- what begins and goes on, by its action -------------------------------------------------------------------------
 
 _BEGIN: dict[StepAction, Callable[[Turn, Operation, Worklist, Step], Step]] = {
     StepAction.START: _begin_start,
-    StepAction.STOP: _begin_stop,
+    StepAction.STOP: begin_stop,
     StepAction.RELOAD: begin_reload,
     StepAction.NOTIFY: begin_notify,
 }
 _ADVANCE: dict[StepAction, Callable[[Turn, Operation, Step], Step]] = {
     StepAction.START: _advance_start,
-    StepAction.STOP: _advance_stop,
+    StepAction.STOP: advance_stop,
     StepAction.RELOAD: advance_reload,
     StepAction.NOTIFY: advance_notify,
 }
 
 
 # --- how steps and operations end -------------------------------------------------------------------------------
-
-
-def _answer(turn: Turn, step: Step) -> Observed | None:
-    """What the node agent says of the order that this step gave; None as long as it has not spoken of it."""
-    observed, desired = turn.snapshot.observed.get(step.instance), turn.snapshot.desired.get(step.instance)
-    ordered = step.generation if step.generation is not None else (desired.generation if desired is not None else 0)
-    return observed if observed is not None and observed.generation >= ordered else None
-
-
-def _explain(step: Step, detail: str) -> Step:
-    return step if step.detail == detail else replace(step, detail=detail)
-
-
-def _skip(step: Step, detail: str) -> Step:
-    return replace(step, state=StepState.SKIPPED, detail=detail)
-
-
-def _fail(turn: Turn, step: Step, detail: str) -> Step:
-    turn.record("step-failed", f"{step.action} of {step.instance} failed: {detail}", instance=step.instance)
-    return replace(step, state=StepState.FAILED, ended_at=turn.now, detail=detail)
 
 
 def _give_up(turn: Turn, operation: Operation, work: Worklist) -> bool:
@@ -320,14 +224,16 @@ def _give_up(turn: Turn, operation: Operation, work: Worklist) -> bool:
     changed = False
     for position, step in enumerate(work.steps):
         if step.state is StepState.WAITING:
+            if not timed_out and is_rolling(operation) and in_hand(work.steps, position):
+                continue  # what a roll has stopped is started again, whatever comes between
             if timed_out:
                 keep_wish(turn, operation, step, reason)
             elif operation.cancelled_by is not None:
                 drop_wish(turn, step, reason)
-            changed |= _write(turn, operation, work, position, _skip(step, reason))
+            changed |= _write(turn, operation, work, position, skip(step, reason))
         elif step.state is StepState.RUNNING and timed_out:
             _take_back(turn, operation, step)
-            changed |= _write(turn, operation, work, position, _fail(turn, step, reason))
+            changed |= _write(turn, operation, work, position, fail(turn, step, reason))
     return changed
 
 
@@ -348,9 +254,13 @@ def timeout_of(turn: Turn, operation: Operation) -> float:
         return operation.options.timeout_seconds
     if operation.kind is Kind.STARTUP:
         return defaults.startup_timeout_seconds
-    if operation.kind is Kind.SHUTDOWN:
-        return defaults.shutdown_timeout_seconds
-    return defaults.startup_timeout_seconds + defaults.shutdown_timeout_seconds
+    draining = allowance_seconds(turn.snapshot, operation)
+    if operation.kind in (Kind.SHUTDOWN, Kind.DRAIN):
+        return defaults.shutdown_timeout_seconds + draining
+    both = defaults.startup_timeout_seconds + defaults.shutdown_timeout_seconds
+    if is_rolling(operation):
+        return max(both, timeout_seconds(turn.snapshot, operation))
+    return both + draining
 
 
 def _timed_out(turn: Turn, operation: Operation) -> bool:
@@ -405,10 +315,13 @@ def _abandoned(turn: Turn, operation: Operation) -> Iterable[Step]:
 def _end(turn: Turn, operation: Operation) -> Operation:
     failed = [s for s in operation.steps if s.state is StepState.FAILED]
     skipped = [s for s in operation.steps if s.state is StepState.SKIPPED]
+    standing = f"; {how_to_go_on(operation)}" if is_rolling(operation) else ""
     if operation.cancelled_by is not None:
-        return turn.end(operation, OperationState.CANCELLED, f"cancelled by {operation.cancelled_by}")
+        return turn.end(operation, OperationState.CANCELLED, f"cancelled by {operation.cancelled_by}{standing}")
     if not failed and not skipped:
         return turn.end(operation, OperationState.SUCCEEDED, "")
     first = (failed or skipped)[0]
     undone = ", undone" if operation.state is OperationState.ROLLING_BACK else ""
-    return turn.end(operation, OperationState.FAILED, f"{first.action} of {first.instance}: {first.detail}{undone}")
+    return turn.end(
+        operation, OperationState.FAILED, f"{first.action} of {first.instance}: {first.detail}{undone}{standing}"
+    )

@@ -52,6 +52,7 @@ class Turn:
         run: bool,
         reason: str,
         grace_seconds: float | None = None,
+        drain_seconds: float | None = None,
         wanted: bool | None = None,
     ) -> int:
         """Give ``instance`` a new desired state; returns its generation. ``wanted`` is like ``run`` if not given."""
@@ -67,6 +68,7 @@ class Turn:
                 wanted=run if wanted is None else wanted,
                 grace_seconds=grace_seconds,
                 reloads=before.reloads if before is not None else 0,
+                drain_seconds=drain_seconds,
             ),
         )
         return generation

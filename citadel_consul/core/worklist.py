@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from citadel_consul.core.model import Edge
 from citadel_consul.core.operation import Step, StepAction
+from citadel_consul.core.rolling import Progress, progress_of
 from citadel_consul.core.rules import Holder, holders, is_hopeless, is_plain, unmet_edges
 from citadel_consul.core.snapshot import Snapshot
 
@@ -29,6 +30,7 @@ class Worklist:
         self._unmet: dict[str, tuple[Edge, ...]] = {}
         self._hopeless: dict[str, Edge | None] = {}
         self._holders: dict[tuple[str, bool], tuple[Holder, ...]] = {}
+        self._roll: Progress | None = None
         for position, step in enumerate(self.steps):
             if is_plain(step):
                 kind = self.starts if step.action is StepAction.START else self.stops
@@ -44,6 +46,7 @@ class Worklist:
             group[place] = step
         if step.state is before.state:  # orders are given where a state changes, so nothing else has moved
             return
+        self._roll = None
         graph = self._snapshot.graph
         for edge in graph.dependents(step.service):
             self._unmet.pop(edge.service, None)
@@ -51,6 +54,12 @@ class Worklist:
         for service in (step.service, *(edge.dependency for edge in graph.dependencies(step.service))):
             self._holders.pop((service, True), None)
             self._holders.pop((service, False), None)
+
+    def roll(self) -> Progress:
+        """How far a rolling restart is; see :mod:`rolling`."""
+        if self._roll is None:
+            self._roll = progress_of(self._snapshot, self.steps)
+        return self._roll
 
     def stops_below(self, service: str) -> str | None:
         """A dependency of ``service`` of which something has yet to be stopped in the same operation."""

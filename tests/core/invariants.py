@@ -15,6 +15,7 @@ from citadel_consul.core.lifecycle import Phase
 from citadel_consul.core.model import Condition, Edge, Instance, OnFailure, Strength
 from citadel_consul.core.operation import (
     Kind,
+    Operation,
     OperationState,
     StepAction,
     StepState,
@@ -75,6 +76,8 @@ def i2_an_ordered_stop_leaves_no_dependent_without_it(world: World, action: Acti
     if not isinstance(action, SetDesired) or action.desired.run or action.desired.operation is None:
         return
     operation = world.operation(action.desired.operation)
+    if is_roll(operation) or operation.options.force:  # a roll has a stricter rule of its own, see below
+        return
     if operation.kind in (Kind.RESTART, Kind.RECOVER) and not operation.options.cascade:
         return
     if action.desired.reason == NOT_TAKEN or is_follower(world, action):
@@ -86,6 +89,44 @@ def i2_an_ordered_stop_leaves_no_dependent_without_it(world: World, action: Acti
             continue
         above = [i for i in world.specs[edge.service].instances if world.runs(i)]
         assert not above, f"I2: {action.instance} is stopped under {above}"
+
+
+def is_roll(operation: Operation) -> bool:
+    return operation.kind is Kind.RESTART and operation.options.rolling
+
+
+def a_roll_never_takes_what_running_dependents_need(world: World, action: Action) -> None:
+    """Not below min_instances, whatever else goes wrong: only what does not serve anyway is taken down then."""
+    operation = _roll_that_stops(world, action)
+    if operation is None or operation.options.force or not isinstance(action, SetDesired):
+        return
+    for edge in world.edges:
+        if edge.dependency != action.instance.service or edge.strength is not Strength.HARD:
+            continue
+        if edge.condition is Condition.COMPLETED or not meets(world, action.instance, edge.condition):
+            continue
+        if any(world.runs(i) for i in world.specs[edge.service].instances):
+            assert is_met(world, edge, without=action.instance), f"{action.instance} is rolled, which {edge} needs"
+
+
+def a_roll_has_one_instance_in_hand(world: World, action: Action) -> None:
+    """When an instance is taken down, every other that the roll has touched serves again."""
+    operation = _roll_that_stops(world, action)
+    if operation is None or not isinstance(action, SetDesired):
+        return
+    for other, _ in {(i, o) for op, i, o in world.orders if op == operation.id and world.orders[op, i, o]}:
+        if other != action.instance and other.service in world.specs:
+            serves = meets(world, other, Condition.HEALTHY)
+            lost = world.behaviour(other).critical or not world.runs(other)  # since: its own service waits for it
+            assert serves or (lost and other.service != action.instance.service) or operation.options.force
+
+
+def _roll_that_stops(world: World, action: Action) -> Operation | None:
+    """The rolling restart that stops something by ``action``, if one does."""
+    if not isinstance(action, SetDesired) or action.desired.run or action.desired.operation is None:
+        return None
+    operation = world.operation(action.desired.operation)
+    return operation if is_roll(operation) and action.desired.reason != NOT_TAKEN else None
 
 
 def is_follower(world: World, action: SetDesired) -> bool:
@@ -155,14 +196,19 @@ def a_succeeded_operation_did_what_was_asked(world: World, action: Action) -> No
         return
     operation = world.operation(action.operation.id)
     for step in operation.steps:
-        if operation.kind is Kind.SHUTDOWN:
+        if operation.kind in (Kind.SHUTDOWN, Kind.DRAIN):
             assert not world.runs(step.instance) or not world.reachable(step.instance)
         elif step.action is StepAction.START:
             assert world.desired[step.instance].run
 
 
 def what_was_cancelled_starts_nothing_more(world: World, action: Action) -> None:
+    """But a roll starts again what it has stopped."""
     if isinstance(action, SetDesired) and action.desired.run:
+        if world.orders[action.desired.operation, action.instance, "stop"] and is_roll(
+            world.operation(action.desired.operation or "")
+        ):
+            return
         assert action.desired.operation not in world.cancels, f"{action.instance} is started by a cancelled operation"
 
 
@@ -208,6 +254,8 @@ INVARIANTS: tuple[Listener, ...] = (
     i1_nothing_starts_before_its_dependencies_meet_their_condition,
     a_soft_edge_gives_the_order_while_its_dependency_is_being_started,
     i2_an_ordered_stop_leaves_no_dependent_without_it,
+    a_roll_never_takes_what_running_dependents_need,
+    a_roll_has_one_instance_in_hand,
     nothing_is_started_or_stopped_twice_for_one_operation,
     a_generation_is_given_out_once_and_grows,
     overlapping_operations_never_run_at_once_nor_overtake,

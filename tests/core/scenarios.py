@@ -44,6 +44,10 @@ def any_request(rng: Random, world: World) -> str:
         graceful=rng.random() < 0.8,
         on_failure=rng.choice([None, *OnFailure]),
         timeout_seconds=rng.choice([None, None, 5.0]),
+        rolling=rng.random() < 0.5,
+        subtree=rng.random() < 0.3,
+        force=rng.random() < 0.3,
+        drain_seconds=rng.choice([None, None, 0.0, 4.0]),
     )
 
 
@@ -77,7 +81,14 @@ def any_target(rng: Random, world: World) -> str:
 
 def _any_spec(rng: Random, name: str, nodes: tuple[str, ...]) -> ServiceSpec:
     chosen = rng.sample(nodes, rng.randint(1, len(nodes)))
-    return spec(name, *chosen, oneshot=rng.random() < 0.15, on_failure=rng.choice(list(OnFailure)))
+    draining = rng.choice([None, None, None, 2.0])
+    return spec(
+        name,
+        *chosen,
+        oneshot=rng.random() < 0.15,
+        on_failure=rng.choice(list(OnFailure)),
+        drain_timeout_seconds=draining,
+    )
 
 
 def _any_edges(rng: Random, specs: dict[str, ServiceSpec], faults: float) -> list[Edge]:
@@ -107,6 +118,7 @@ def _any_behaviour(rng: Random, instance: Instance, *, faults: float, oneshot: b
     usual = Behaviour(
         ready_after=rng.choice([0.0, 1.0, 3.0]),
         stop_after=rng.choice([0.0, 1.0, None]),
+        drained_after=rng.choice([0.0, 0.5, 1.0, None]),
         exits_after=rng.choice([1.0, 4.0]) if oneshot else None,
         exits_well=True,
     )

@@ -25,7 +25,8 @@ from citadel_consul.core.operation import (
 PHASES = """
 stopped    -> starting failed
 starting   -> ready exited completed failed stopping
-ready      -> exited completed stopping
+ready      -> exited completed stopping draining
+draining   -> ready exited completed stopping
 stopping   -> stopped
 exited     -> starting stopped failed
 completed  -> starting stopped failed
@@ -103,7 +104,7 @@ def test_a_step_has_ended_when_no_state_may_follow(state: StepState) -> None:
 
 @pytest.mark.parametrize("phase", list(Phase))
 def test_something_runs_in_the_phases_that_are_alive(phase: Phase) -> None:
-    runs = phase in (Phase.STARTING, Phase.READY, Phase.STOPPING)
+    runs = phase in (Phase.STARTING, Phase.READY, Phase.DRAINING, Phase.STOPPING)
     assert Observed(1, phase, 0.0).alive is runs is (phase in ALIVE)
 
 

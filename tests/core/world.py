@@ -60,7 +60,8 @@ class Behaviour:
 
     ``ready_after``: None means that it never becomes ready. ``exits_after``: when it ends by itself, with status 0 if
     ``exits_well``. ``stop_after``: None means that it withstands SIGTERM and has to be killed at the end of the
-    grace; ``unkillable`` that not even that helps. ``critical``: it runs, and its checks fail.
+    grace; ``unkillable`` that not even that helps. ``drained_after``: how long it has requests in hand, counted from the
+    order to drain; None for ever. ``critical``: it runs, and its checks fail.
     """
 
     cannot_start: bool = False
@@ -68,6 +69,7 @@ class Behaviour:
     exits_after: float | None = None
     exits_well: bool = False
     stop_after: float | None = 1.0
+    drained_after: float | None = 0.5
     unkillable: bool = False
     critical: bool = False
 
@@ -78,6 +80,7 @@ class Process:
 
     started_at: float
     stop_at: float | None = None
+    drained_at: float | None = None
 
 
 Listener = Callable[["World", Action], None]
@@ -280,7 +283,7 @@ class World:
     def due(self, instance: Instance) -> float | None:
         """When the phase of a running instance changes by itself."""
         process, behaviour, observed = self.processes[instance], self.behaviour(instance), self.observed[instance]
-        moments = [process.stop_at]
+        moments = [process.stop_at, process.drained_at if observed.phase is Phase.DRAINING else None]
         after = [behaviour.exits_after]
         if observed.phase is Phase.STARTING and not self._is_oneshot(instance):
             after.append(behaviour.ready_after)
@@ -297,7 +300,9 @@ class World:
     def _has_work(self, instance: Instance) -> bool:
         wanted, seen = self.desired.get(instance), self.observed.get(instance)
         fresh = wanted is not None and wanted.generation > (0 if seen is None else seen.generation)
-        stopping = seen is not None and seen.phase is Phase.STOPPING
+        stopping = seen is not None and seen.phase in (Phase.DRAINING, Phase.STOPPING)
+        if fresh and self._ends_drain(seen, wanted):
+            return True
         if fresh and (not stopping or self._newly_graced(instance, wanted)):
             return True
         moment = self.due(instance) if instance in self.processes else None
@@ -307,10 +312,14 @@ class World:
         wanted, seen = self.desired.get(instance), self.observed.get(instance)
         return wanted is not None and wanted.run and seen is not None and wanted.reloads > seen.reloads
 
+    def _ends_drain(self, seen: Observed | None, wanted: Desired | None) -> bool:
+        """Whether an order wants what drains to serve on, or to stop at once."""
+        return seen is not None and seen.phase is Phase.DRAINING and wanted is not None and not wanted.drain_seconds
+
     def _newly_graced(self, instance: Instance, wanted: Desired | None) -> bool:
         """Whether an order shortens a stop that is under way."""
         process = self.processes.get(instance)
-        if wanted is None or wanted.run or process is None:
+        if wanted is None or wanted.run or process is None or self.observed[instance].phase is Phase.DRAINING:
             return False
         end = self._end_of_stop(instance, wanted)
         return end is not None and (process.stop_at is None or end < process.stop_at)
@@ -324,7 +333,10 @@ class World:
             self.reloads[instance] += instance in self.processes
         if wanted is None or wanted.generation <= seen.generation:
             return
-        if wanted.run and seen.phase is not Phase.STOPPING:
+        if wanted.run and seen.phase is Phase.DRAINING:
+            self.processes[instance].drained_at = None
+            self._become(instance, Phase.READY, generation=wanted.generation, drain_until=None)
+        elif wanted.run and seen.phase is not Phase.STOPPING:
             self._follow_start(instance, seen, wanted)
         elif not wanted.run:
             self._follow_stop(instance, seen, wanted)
@@ -342,12 +354,22 @@ class World:
     def _follow_stop(self, instance: Instance, seen: Observed, wanted: Desired) -> None:
         if instance not in self.processes:
             self._become(instance, Phase.STOPPED, generation=wanted.generation)
+        elif seen.phase is Phase.READY and wanted.drain_seconds:
+            patience = self.behaviour(instance).drained_after
+            until = self.now + wanted.drain_seconds
+            self.processes[instance].drained_at = until if patience is None else min(until, self.now + patience)
+            self._become(instance, Phase.DRAINING, drain_until=until, in_flight=1)
+        elif seen.phase is Phase.DRAINING and wanted.drain_seconds:
+            return
         elif seen.phase is not Phase.STOPPING:
-            self.terminations[instance, wanted.generation] += 1
-            self.processes[instance].stop_at = self._end_of_stop(instance, wanted)
-            self._become(instance, Phase.STOPPING)
+            self._terminate(instance, wanted)
         elif self._newly_graced(instance, wanted):
             self.processes[instance].stop_at = self._end_of_stop(instance, wanted)
+
+    def _terminate(self, instance: Instance, wanted: Desired) -> None:
+        self.terminations[instance, wanted.generation] += 1
+        self.processes[instance].stop_at = self._end_of_stop(instance, wanted)
+        self._become(instance, Phase.STOPPING, drain_until=None, in_flight=None)
 
     def _end_of_stop(self, instance: Instance, wanted: Desired) -> float | None:
         behaviour, found = self.behaviour(instance), self.specs.get(instance.service)
@@ -369,6 +391,8 @@ class World:
                 wanted = self.desired[instance]
                 generation = seen.generation if wanted.run else wanted.generation
                 self._end(instance, Phase.STOPPED, generation=generation)
+            elif seen.phase is Phase.DRAINING and process.drained_at is not None and process.drained_at <= moment:
+                self._terminate(instance, self.desired[instance])
             elif behaviour.exits_after is not None and process.started_at + behaviour.exits_after <= moment:
                 done = behaviour.exits_well and self._is_oneshot(instance)
                 self._end(instance, Phase.COMPLETED if done else Phase.EXITED, detail="" if done else "it exited")
