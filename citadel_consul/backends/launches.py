@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from citadel_consul.backends.base import Exit, Handle
@@ -33,13 +33,15 @@ _BACKENDS: Mapping[str, Callable[..., model.Backend]] = {
 class LaunchRecord:
     """What is known of the last launch of an instance.
 
-    ``handle`` is ``None`` until it is known what runs, and ``exit`` until its end is known.
+    ``handle`` is ``None`` until it is known what runs, and ``exit`` until its end is known. ``noted`` is how the
+    manager had it before the very first launch (whether it is enabled, who restarts it), for the day it is handed back.
     """
 
     generation: int
     backend: model.Backend
     handle: Handle | None = None
     exit: Exit | None = None
+    noted: Mapping[str, str] = field(default_factory=dict)
 
 
 class Launches:
@@ -117,4 +119,5 @@ def _decode(value: object) -> LaunchRecord:
         _BACKENDS[backend["kind"]](**fields),
         None if handle is None else Handle(**handle),
         None if ended is None else Exit(**ended),
+        {str(name): str(text) for name, text in value.get("noted", {}).items()},
     )
