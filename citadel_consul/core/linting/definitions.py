@@ -48,10 +48,10 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What a definition is judged by. ``scripts_allowed``: whether the nodes' agents take script checks (None: not
-    known). ``recoverable_seconds``: how long, by service, an outage may last and still be recovered from."""
+    """What a definition is judged by. ``without_scripts``: the nodes whose Consul agents are known to take no script
+    checks. ``recoverable_seconds``: how long, by service, an outage may last and still be recovered from."""
 
-    scripts_allowed: bool | None = None
+    without_scripts: frozenset[str] = frozenset()
     recoverable_seconds: Mapping[str, float] = field(default_factory=dict)
 
     def recoverable(self, service: str) -> float:
@@ -78,7 +78,12 @@ def _service(registration: Registration, around: Circumstances) -> Iterator[Find
         )
         yield broken("no-check", name, message, "give it a check that asks the service itself")
     for check in checks:
-        yield from _check(check, f"{name}, check {check.get('name') or check.get('id')}", name, around)
+        place = f"{name}, check {check.get('name') or check.get('id')}"
+        yield from _check(check, place, around.recoverable(name))
+        if "args" in check and registration.node in around.without_scripts:
+            message = f"is a script, and the Consul agent of {registration.node} takes none over its API: it is refused"
+            remedy = "use a check of another kind, or set enable_script_checks on the agents (with ACLs, on loopback)"
+            yield broken("scripts-forbidden", place, message, remedy)
 
 
 def _checks(service: Fields) -> list[Fields]:
@@ -88,7 +93,7 @@ def _checks(service: Fields) -> list[Fields]:
     return [check for check in checks if isinstance(check, Mapping)]
 
 
-def _check(check: Fields, place: str, service: str, around: Circumstances) -> Iterator[Finding]:
+def _check(check: Fields, place: str, recoverable_seconds: float) -> Iterator[Finding]:
     for key in _DURATIONS:
         if key in check and duration_seconds(check[key]) is None:
             message = f"{key} is {check[key]!r}, which Consul cannot read"
@@ -98,11 +103,7 @@ def _check(check: Fields, place: str, service: str, around: Circumstances) -> It
         yield from _timing(check, kind, place)
         yield from _threshold(check, place)
     yield from _ttl(check, place)
-    yield from _removal(check, place, around.recoverable(service))
-    if "args" in check and around.scripts_allowed is False:
-        message = "is a script, and the Consul agent does not take scripts over its API: it cannot be registered"
-        remedy = "use a check of another kind, or set enable_script_checks on the agents (with ACLs, on loopback)"
-        yield broken("scripts-forbidden", place, message, remedy)
+    yield from _removal(check, place, recoverable_seconds)
     if any(isinstance(value, str) and _WITH_PASSWORD.match(value) for value in check.values()):
         message = (
             "has a password in its URL, and Consul shows the URL in the check's output to everybody who reads health"
