@@ -1,11 +1,12 @@
 """What the person in front of ``citadel dev`` wants: to stop in order, or to leave at once.
 
-The first SIGINT, SIGTERM or SIGHUP asks for an ordered stop. A second one cancels the running task, which leaves the
-services as they are. More of them change nothing: what is left to do by then takes seconds at most.
+The first SIGINT, SIGTERM or SIGHUP asks for an ordered stop. A second SIGINT or SIGTERM cancels the running task, which
+leaves the services as they are. More of them change nothing: what is left to do by then takes seconds at most.
 
 A terminal that is closed sends SIGHUP. It means 'stop', because a platform of a dozen services that nobody sees any
 more is a leak; who wants them to outlive the terminal says so with ``nohup`` (a signal that is ignored at the start
-stays ignored) or kills ``citadel dev`` for good.
+stays ignored) or kills ``citadel dev`` for good. It never means 'leave at once': the kernel can send it twice, and a
+stop may be under way already, because the terminal could not be written to or because of a Ctrl-C before.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Interruption:
             self._on_hangup()
         if first:
             self.ask()
-        elif not self.leaving and self._task is not None:
+        elif number is not signal.SIGHUP and not self.leaving and self._task is not None:
             self.left_by = number
             self._task.cancel()
 

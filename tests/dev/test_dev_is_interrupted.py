@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 from checker import violations
@@ -106,6 +107,10 @@ def test_a_closed_terminal_stops_everything_in_order(site: Site) -> None:
         while b"Ctrl-C stops everything" not in shown:
             shown += os.read(ours, 65536)
         os.close(ours)
+        while "stopping everything in order" not in site.log_file.read_text():
+            assert popen.poll() is None, site.log_file.read_text()
+            time.sleep(0.02)
+        popen.send_signal(signal.SIGHUP)  # the kernel can send it twice
         assert popen.wait(60) == 0, site.log_file.read_text()
     finally:
         popen.kill()
