@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from citadel_consul.cli.spans import span
+from citadel_consul.core.healing.observers import doubts
 from citadel_consul.core.health import WRONG, Status, hold_on, instance_status, service_statuses
-from citadel_consul.core.incident import Incident, IncidentState
+from citadel_consul.core.incident import STACK, Incident, IncidentState
 from citadel_consul.core.lifecycle import Observed, Phase
 from citadel_consul.core.model import Instance
 from citadel_consul.core.snapshot import CheckStatus, Snapshot
@@ -45,7 +46,7 @@ def treatment_of(snapshot: Snapshot, service: str, now: float) -> str:
     """What citadel does, or has stopped doing, about a service that fails; empty if it does not see a failure."""
     incident = snapshot.incidents.get(service)
     if incident is None or incident.over:
-        return ""
+        return _doubt(snapshot, service)
     if incident.state is IncidentState.GAVE_UP:
         return f"given up after {_attempts(incident)}: mend it, then citadel recover {service}"
     if incident.state is IncidentState.QUARANTINED:
@@ -54,7 +55,23 @@ def treatment_of(snapshot: Snapshot, service: str, now: float) -> str:
         return f"{_attempts(incident)} so far, the next in {span(incident.next_attempt_at - now)}"
     if incident.state is IncidentState.RECOVERING:
         return f"being recovered: {_attempts(incident)}"
+    if is_frozen(snapshot):
+        return "nothing is done about it now: recovery is frozen"
     return f"nothing is done about it now: {incident.waits_for}" if incident.waits_for else "a recovery is due"
+
+
+def is_frozen(snapshot: Snapshot) -> bool:
+    """Whether too much failed at once, so that nothing is recovered automatically."""
+    incident = snapshot.incidents.get(STACK)
+    return incident is not None and not incident.over
+
+
+def _doubt(snapshot: Snapshot, service: str) -> str:
+    """Why nothing is done about what Consul says of a service."""
+    found = {refuted for instance, _, refuted in doubts(snapshot) if instance.service == service}
+    if True in found:
+        return "its node agent finds it well: nothing is restarted for it"
+    return "its node agent has not confirmed that: nothing is restarted until it does" if found else ""
 
 
 def _attempts(incident: Incident) -> str:

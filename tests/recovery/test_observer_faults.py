@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from clinic import CONFIRM_SECONDS, Clinic, clinic_of, patient
 
+from citadel_consul.core.answers.problems import stack_problems
 from citadel_consul.core.healing.observers import observer_faults
 from citadel_consul.core.incident import IncidentState
 from citadel_consul.core.lifecycle import Phase
@@ -54,6 +55,19 @@ def test_what_nobody_has_confirmed_yet_is_said() -> None:
     clinic.pass_time(1.0)
     (fault,) = observer_faults(clinic.snapshot())
     assert (fault.place, fault.certain) == ("a@n1", False)
+
+
+@pytest.mark.parametrize("refuted", [True, False])
+def test_what_is_said_of_many_services_of_a_node_is_one_problem_of_the_status(refuted: bool) -> None:
+    clinic = clinic_of([patient(name) for name in FIFTY])
+    clinic.agents_answer = refuted
+    claim(clinic, CheckStatus.CRITICAL, *FIFTY)
+    clinic.pass_time(1.0)
+    (problem,) = stack_problems(clinic.snapshot(), led=True)
+    assert (problem.kind, problem.place) == ("observer", "n1")
+    doubt = "and they pass the same checks when" if refuted else "which their node agent has not confirmed"
+    assert problem.message.startswith(f"Consul calls 50 services critical, {doubt}")
+    assert problem.message.endswith(": s00, s01, s02, s03, s04 and 45 more")
 
 
 def test_what_consul_holds_against_its_own_agent_is_said() -> None:

@@ -15,7 +15,8 @@ from citadel_consul.core.snapshot import Snapshot
 class StackProblem:
     """One thing that an operator should know. ``kind`` is ``key`` (cannot be used as it stands), ``edge`` (not in
     force), ``agent`` (missing), ``leader`` (missing), ``recovery`` (frozen, given up or in quarantine) or ``observer``
-    (says what is not so); ``place`` is the key, the edge, the node, the service or the instance."""
+    (says what is not so, or nobody has confirmed); ``place`` is the key, the edge, the node, the service or the
+    instance."""
 
     kind: str
     place: str
@@ -24,7 +25,7 @@ class StackProblem:
 
 def stack_problems(snapshot: Snapshot, *, led: bool) -> tuple[StackProblem, ...]:
     """All that is wrong: unusable keys, edges that are not in force, nodes without an agent, no leader, recovery that
-    needs a person, and observers that say what is not so."""
+    needs a person, and observers that are not believed."""
     found = (
         [] if led else [StackProblem("leader", snapshot.stack, "no orchestrator leads: nothing is started or stopped")]
     )
@@ -37,7 +38,7 @@ def stack_problems(snapshot: Snapshot, *, led: bool) -> tuple[StackProblem, ...]
         for node in missing_agents(snapshot)
     ]
     found += [_unrecovered(incident) for incident in snapshot.incidents.values() if _needs_a_person(incident)]
-    found += [StackProblem("observer", f.place, f.message) for f in observer_faults(snapshot) if f.certain]
+    found += [StackProblem("observer", f.place, f.message) for f in observer_faults(snapshot)]
     return tuple(found)
 
 
