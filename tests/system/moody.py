@@ -59,9 +59,9 @@ class Ward:
             fresh.write_text(mood)
             fresh.replace(self._mood(name))
 
-    def begin(self, *, nodes: Iterable[str] = ("n1",)) -> None:
-        """Start a leader and the node agents, and the whole stack."""
-        self.world.orchestrator()
+    def begin(self, *, nodes: Iterable[str] = ("n1",), **settings: str) -> None:
+        """Start a leader, with ``settings`` in its environment, and the node agents, and the whole stack."""
+        self.world.orchestrator(**settings)
         for node in nodes:
             self.world.agent(node)
         self.up()
@@ -70,18 +70,16 @@ class Ward:
         operation = self.world.operate(Kind.STARTUP, within=60.0)
         assert operation.state is OperationState.SUCCEEDED, f"{operation}\n{self.world.logs()}"
 
-    def kill(self, *names: str) -> None:
-        """SIGKILL what runs of services, all at once."""
-        self._signal(signal.SIGKILL, names)
+    def kill(self, *names: str, end: Iterable[str] = ()) -> None:
+        """SIGKILL what runs of services, all at once; just before, have what runs of ``end`` exit by itself."""
+        running = self.world.running_pids()
+        for number, services in ((signal.SIGTERM, end), (signal.SIGKILL, names)):
+            for pid in [pid for name in services for pid in running.get(name, ())]:
+                os.kill(pid, number)
 
     def end(self, *names: str) -> None:
         """Have what runs of services exit by itself, with a status."""
-        self._signal(signal.SIGTERM, names)
-
-    def _signal(self, number: signal.Signals, names: Iterable[str]) -> None:
-        running = self.world.running_pids()
-        for pid in [pid for name in names for pid in running.get(name, ())]:
-            os.kill(pid, number)
+        self.kill(end=names)
 
     def lives(self, *names: str) -> dict[str, int]:
         """How often each service was started."""

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
+import yaml
 from consul_proxy import ConsulProxy, Trap
 from moody import INTERVAL_SECONDS, Ward
 from real_world import World
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "notification"))
+
+from receiver import Receiver
 
 from citadel_consul.core.answers.problems import stack_problems
 from citadel_consul.core.health import Status, service_status
@@ -23,6 +33,29 @@ SIX = TEN[:6]
 @pytest.fixture
 def ward(world: World) -> Ward:
     return Ward(world)
+
+
+@pytest.fixture
+def pager() -> Iterator[Receiver]:
+    with Receiver() as made:
+        yield made
+
+
+def paging(ward: Ward, pager: Receiver, **fields: Any) -> dict[str, str]:
+    """The environment of an orchestrator that pages ``pager``, whose entry in the configuration has ``fields``."""
+    path = ward.world.folder / "orchestrator.yaml"
+    receiver = {"name": "pager", "webhook": pager.url, **fields}
+    path.write_text(yaml.safe_dump({"notification": {"receivers": [receiver]}}))
+    return {"ORCHESTRATOR_CONFIG_PATH": str(path)}
+
+
+def assert_one_pair(ward: Ward, pager: Receiver, service: str, affected: tuple[str, ...]) -> None:
+    """People were told once when it began, with whom it takes along, and once when it was over; and of nothing else."""
+    ward.world.until(lambda: len(pager.requests) >= 2, 30.0, "the end to be told")
+    ward.stays(lambda: len(pager.requests) == 2, 2.0, f"no third notice: {[n['title'] for n in pager.notices]}")
+    told = [(notice["service"], notice["transition"], notice["incident"]["affected"]) for notice in pager.notices]
+    assert told == [(service, "opened", list(affected)), (service, "closed", list(affected))]
+    assert all(name in pager.notices[0]["blast_radius"] for name in affected)
 
 
 def apply_database(ward: Ward, on_recovery: OnRecovery = OnRecovery.NOTIFY) -> None:
@@ -56,38 +89,60 @@ def test_a_killed_service_runs_again_and_its_dependents_are_told(ward: Ward) -> 
     assert operation.options.reason == "process_exit"
 
 
-def test_a_database_with_twelve_dependents_is_the_only_thing_restarted(ward: Ward) -> None:
+def test_a_database_with_twelve_dependents_is_the_only_thing_restarted(ward: Ward, pager: Receiver) -> None:
     apply_database(ward)
-    ward.begin()
+    ward.begin(**paging(ward, pager))
     ward.kill("db")
     assert_only_the_database_was_restarted(ward)
+    assert_one_pair(ward, pager, "db", DEPENDENTS)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("nth", [1, 2])
-def test_so_it_is_when_the_leader_dies_in_the_middle(ward: Ward, nth: int, before: bool) -> None:
+def test_so_it_is_when_the_leader_dies_in_the_middle(ward: Ward, pager: Receiver, nth: int, before: bool) -> None:
     apply_database(ward)
+    settings = paging(ward, pager)
     with ConsulProxy(ward.world.consul) as proxy:
-        first = ward.world.orchestrator("o1", consul=proxy.address)
+        first = ward.world.orchestrator("o1", consul=proxy.address, **settings)
         ward.world.until_led()
         ward.world.agent()
         ward.up()
-        ward.world.orchestrator("o2")
+        ward.world.orchestrator("o2", **settings)
         proxy.writes = 0
         trap = proxy.trap = Trap(nth, before, first.popen.kill)
         ward.kill("db")
         ward.world.until(lambda: trap.sprung, 20.0, "the trap")
         first.kill()
         assert_only_the_database_was_restarted(ward)
+        assert_one_pair(ward, pager, "db", DEPENDENTS)
 
 
-def test_dependents_restart_once_if_their_edge_asks_for_it(ward: Ward) -> None:
+def test_dependents_restart_once_if_their_edge_asks_for_it(ward: Ward, pager: Receiver) -> None:
     apply_database(ward, OnRecovery.RESTART)
-    ward.begin()
+    ward.begin(**paging(ward, pager))
     ward.kill("db")
     ward.until_incident("db", IncidentState.CLOSED, 60.0)
     assert ward.lives("db", *DEPENDENTS) == dict.fromkeys(("db", *DEPENDENTS), 2)
     assert set(ward.world.snapshot().incidents) == {"db"}
+    assert_one_pair(ward, pager, "db", DEPENDENTS)
+
+
+def test_a_dependent_that_is_killed_just_before_its_database_makes_no_page_of_its_own(
+    ward: Ward, pager: Receiver
+) -> None:
+    apply_database(ward)
+    ward.begin(**paging(ward, pager), CITADEL_NOTIFICATION_DELAY="5s")  # however late the report is on a busy machine
+    ward.kill("d00")
+    ward.world.until(lambda: ward.incident("d00") is not None, 5.0, "an incident of the dependent")
+    ward.kill("db")
+    ward.until_incident("db", IncidentState.CLOSED, 60.0)
+    ward.until_incident("d00", IncidentState.CLOSED, 60.0)
+    db, d00 = ward.incident("db"), ward.incident("d00")
+    assert db is not None
+    assert d00 is not None
+    assert d00.part_of == db.id
+    assert ward.lives("db", *DEPENDENTS[1:]) == {"db": 2, **dict.fromkeys(DEPENDENTS[1:], 1)}
+    assert_one_pair(ward, pager, "db", DEPENDENTS)
 
 
 def test_dependents_reload_if_their_edge_asks_for_it(ward: Ward) -> None:
@@ -109,24 +164,27 @@ def test_dependents_reload_if_their_edge_asks_for_it(ward: Ward) -> None:
 def test_what_died_with_its_database_is_started_again_once(ward: Ward) -> None:
     ward.world.apply([ward.spec(n) for n in ("db", "api", "web", "x", "y")], [("api", "db"), ("web", "api")])
     ward.begin()
-    ward.end("web", "api")  # as a program ends that has lost what it needs, and as it happens a moment earlier
-    ward.kill("db")
+    ward.kill("db", end=("web", "api"))  # these end as programs do that have lost what they need, and a moment earlier
     ward.until_incident("db", IncidentState.CLOSED)
     ward.until_healthy("db", "api", "web")
     assert ward.lives("db", "api", "web") == {"db": 2, "api": 2, "web": 2}
-    assert set(ward.world.snapshot().incidents) == {"db"}
+    # On a starved machine the reports can be so far apart that one gets an incident, as a part of that of the database.
+    assert [incident.service for incident in ward.world.snapshot().incidents.values() if not incident.part_of] == ["db"]
 
 
-def test_i5_a_crash_looping_service_is_given_up_as_its_policy_says(ward: Ward) -> None:
+def test_i5_a_crash_looping_service_is_given_up_as_its_policy_says(ward: Ward, pager: Receiver) -> None:
+    """Who wants to be woken only for what calls for action is woken once."""
     broken = ProcessBackend(("/bin/sh", "-c", f"echo 0 $$ 0 >> {ward.world.folder}/bad.lives; exit 3"))
     ward.world.apply([ward.spec("bad", attempts=4, backend=broken), ward.spec("good")])
-    ward.world.orchestrator()
+    ward.world.orchestrator(**paging(ward, pager, when=["gave_up", "quarantined", "closed"]))
     ward.world.agent()
     assert ward.world.operate(Kind.STARTUP).state is OperationState.FAILED
     incident = ward.until_incident("bad", IncidentState.GAVE_UP)
     assert (incident.attempts, len(incident.operations)) == (4, 4)
     ward.stays(lambda: ward.lives("bad", "good") == {"bad": 5, "good": 1}, 3.0, "left alone")
     assert len(ward.events("gave-up")) == 1
+    assert [(notice["service"], notice["transition"]) for notice in pager.notices] == [("bad", "gave_up")]
+    assert pager.notices[0]["calls_for_action"]
     assert service_status(ward.world.snapshot(), "bad", 0.0) is Status.FAILED
     assert "citadel recover bad" in stack_problems(ward.world.snapshot(), led=True)[0].message
     ward.world.apply([ward.spec("bad", attempts=4), ward.spec("good")])
@@ -187,9 +245,9 @@ def test_a_consul_that_is_silent_for_long_restarts_nothing(ward: Ward) -> None:
         assert len(ward.events("agent-returned")) == 1
 
 
-def test_six_of_ten_killed_at_once_freeze_recovery_until_a_person_goes_on(ward: Ward) -> None:
+def test_six_of_ten_killed_at_once_freeze_recovery_until_a_person_goes_on(ward: Ward, pager: Receiver) -> None:
     ward.world.apply([ward.spec(name) for name in TEN])
-    ward.begin()
+    ward.begin(**paging(ward, pager))
     (agent,) = [process for process in ward.world.processes if "agent" in process.log.name]
     agent.pause()  # so that it sees all of them at once
     ward.kill(*SIX)
@@ -203,8 +261,12 @@ def test_six_of_ten_killed_at_once_freeze_recovery_until_a_person_goes_on(ward: 
     (problem,) = [p for p in stack_problems(ward.world.snapshot(), led=True) if p.kind == "recovery"]
     assert "6 of 10 services" in problem.message
     assert "citadel recover all" in problem.message
+    assert [(n["service"], n["transition"], n["calls_for_action"]) for n in pager.notices] == [(None, "opened", True)]
+    assert "citadel recover all" in pager.notices[0]["advice"]
     assert ward.world.operate(Kind.RECOVER).state is OperationState.SUCCEEDED
     ward.until_incident(STACK, IncidentState.CLOSED)
+    ward.world.until(lambda: len(pager.requests) >= 2, 10.0, "the end to be told")
+    assert [(n["service"], n["transition"]) for n in pager.notices] == [(None, "opened"), (None, "closed")]
     assert ward.lives(*TEN) == {**dict.fromkeys(TEN, 1), **dict.fromkeys(SIX, 2)}
 
 
