@@ -270,7 +270,10 @@ class Lease:
 
     async def _try_lock(self) -> int | None:
         """Take the lock if it is free, else wait for the key to move (or for the next beat to be due)."""
-        entry = await self._read(self.check.ttl_seconds / 3)
+        # Counted from when the last beat was asked for: of a Consul that is late, the lock comes late as well, and by
+        # then the check must have enough time left for the first beat of the tenure.
+        due = self._beaten_at + self.check.ttl_seconds / 3 - self._clock()
+        entry = await self._read(max(due, _SHORTEST_WAIT_SECONDS))
         if entry is not None and entry.session not in (None, self._session):
             return None
         try:

@@ -1,8 +1,8 @@
-"""The control loop of a leader: observe, decide, act, and say that it is alive.
+"""The control loop of a leader: observe, decide, act, and say that it comes round.
 
 It runs for one leadership and keeps nothing beyond it: a new leader reads everything afresh. The loop sleeps until a
-watch rings, a decision asked to be woken, or the next sign of life is due; however many things change meanwhile, it
-looks once. The sign of life is given by this very loop, so that a loop which hangs loses the lock.
+watch rings, a decision asked to be woken, or it has to come round; however many things change meanwhile, it looks
+once. Signs of life are given only while it comes round, so that a loop which hangs loses the lock.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from citadel_consul.notification.channel import Channel
 from citadel_consul.orchestrator.backoff import Backoffs
 from citadel_consul.orchestrator.feed import Feed
 from citadel_consul.orchestrator.gossip import Gossip
+from citadel_consul.orchestrator.heartbeat import Heartbeat
 from citadel_consul.orchestrator.housekeeping import Housekeeping
 from citadel_consul.orchestrator.notifying import Notifier
 from citadel_consul.orchestrator.outbox import Outbox
@@ -73,24 +74,25 @@ class ControlLoop:
         self._channels = channels
         self._listeners: tuple[Callable[[Sequence[Action]], None], ...] = ()
         self._bell = asyncio.Event()
-        self._beat_due = 0.0
+        self._round_seconds = lease.check.ttl_seconds / 3
+        self._heartbeat = Heartbeat(lease.beat, self._round_seconds)
         self._backoffs = Backoffs()
         self.turns = Turns()
 
     async def run(self) -> None:
         """Read everything, say who leads, then turn until the leadership ends."""
-        state = await self._read()
-        writer = FencedWriter(
-            self._client, state, session=self._lease.session, epoch=self._lease.epoch, identity=self._identity
-        )
-        housekeeping = Housekeeping(self._client, state, writer)
-        await self._announce(writer)
-        feed = Feed(self._client, state, self._bell)
-        notifier, gossip = self._notifier(state, writer), Gossip(self._client, state)
-        self._listeners = (notifier.take, gossip.take)
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._heartbeat.run())
+            state = await self._read()
+            writer = FencedWriter(
+                self._client, state, session=self._lease.session, epoch=self._lease.epoch, identity=self._identity
+            )
+            await self._announce(writer)
+            feed = Feed(self._client, state, self._bell)
+            notifier, gossip = self._notifier(state, writer), Gossip(self._client, state)
+            self._listeners = (notifier.take, gossip.take)
             group.create_task(feed.run())
-            group.create_task(housekeeping.run())
+            group.create_task(Housekeeping(self._client, state, writer).run())
             group.create_task(notifier.run())
             group.create_task(gossip.run())
             await self._turn_for_ever(state, writer, feed)
@@ -106,7 +108,7 @@ class ControlLoop:
             except ConsulUnavailable as error:
                 log.warning("cannot read the stack yet: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
-                await self._beat()
+                self._come_round()
 
     async def _announce(self, writer: FencedWriter) -> None:
         """Say who leads. Without an answer it is said again, perhaps twice: it must not be missing from the history."""
@@ -117,7 +119,7 @@ class ControlLoop:
             except ConsulUnavailable as error:
                 log.warning("cannot say yet who leads: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
-                await self._beat()
+                self._come_round()
             else:
                 return
 
@@ -126,7 +128,7 @@ class ControlLoop:
         self._bell.set()
         while True:
             await self._rest(wake_at)
-            await self._beat()
+            self._come_round()
             if feed.take_rewritten():
                 await self._read_again(state)
             try:
@@ -193,28 +195,18 @@ class ControlLoop:
                 state.steps[operation.id] = await read_steps(self._client, state.keys, operation.id)
 
     async def _rest(self, wake_at: float | None) -> None:
-        """Sleep until the bell rings, ``wake_at`` comes, or a sign of life is due."""
-        pauses = [max(0.0, self._beat_due - asyncio.get_running_loop().time())]
+        """Sleep until the bell rings, ``wake_at`` comes, or the loop has to come round."""
+        pause = self._round_seconds
         if wake_at is not None:
-            pauses.append(max(0.0, wake_at - self._wall()) + MARGIN_SECONDS)
+            pause = min(pause, max(0.0, wake_at - self._wall()) + MARGIN_SECONDS)
         try:
-            async with asyncio.timeout(min(pauses)):
+            async with asyncio.timeout(pause):
                 await self._bell.wait()
         except TimeoutError:
             return
         finally:
             self._bell.clear()
 
-    async def _beat(self) -> None:
-        """Feed the check that the lock hangs on, a third of its TTL before it is due at the latest."""
+    def _come_round(self) -> None:
+        self._heartbeat.come_round()
         self._on_round()
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._beat_due:
-            return
-        try:
-            await self._lease.beat()
-        except ConsulUnavailable as error:
-            log.warning("no sign of life could be given: %s", error)
-            self._beat_due = loop.time() + RETRY_SECONDS
-            return
-        self._beat_due = loop.time() + self._lease.check.ttl_seconds / 3

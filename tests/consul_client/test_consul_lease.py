@@ -10,8 +10,10 @@ from typing import Any, NoReturn
 import pytest
 from consul_process import ConsulProcess, ConsulSpace
 
-from citadel_consul.consul.address import parse_address
+from citadel_consul.consul.address import ConsulAddress, parse_address
+from citadel_consul.consul.api import Indexed
 from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.lease import Lease, TTLCheck
 from citadel_consul.consul.transaction import check_session, set_key
 from citadel_consul.errors import ConsulUnavailable, LeadershipLost
@@ -315,6 +317,40 @@ async def test_a_renewal_counts_from_when_it_was_asked_for(consul: ConsulSpace) 
             await lease.beat()
             assert client.now == asked_at + 60
             assert lease.safe_until == min(1010.0, asked_at + 3.0)
+
+
+class LateConsul(ConsulClient):
+    """A real Consul that is told of signs of life late, and what is asked of it meanwhile."""
+
+    LATE_SECONDS = 0.3
+
+    def __init__(self, address: ConsulAddress) -> None:
+        super().__init__(address)
+        self.waits: list[float] = []
+
+    async def check_update(self, check_id: str, status: str, output: str = "") -> None:
+        await super().check_update(check_id, status, output)
+        await asyncio.sleep(self.LATE_SECONDS)
+
+    async def kv_read(
+        self, key: str, index: int | None = None, wait_seconds: float | None = None, *, consistent: bool = False
+    ) -> Indexed[KVEntry | None]:
+        if index is not None and wait_seconds is not None:
+            self.waits.append(wait_seconds)
+        return await super().kv_read(key, index, wait_seconds, consistent=consistent)
+
+
+async def test_a_standby_waits_until_its_next_sign_of_life_is_due_however_long_the_last_one_took(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    async with lease_of(client, consul.prefix + "leader", "a") as held:
+        await held.acquire()
+        async with LateConsul(parse_address(consul.address)) as late:
+            standby = lease_of(late, consul.prefix + "leader", "b", check_ttl_seconds=1.5)
+            async with standby, waiting(standby), asyncio.timeout(30):
+                while len(late.waits) < 3:  # noqa: ASYNC110  # it is another task that is waited for
+                    await asyncio.sleep(0.02)
+    assert max(late.waits[1:]) <= 1.5 / 3 - LateConsul.LATE_SECONDS
 
 
 async def test_a_beat_registers_again_what_a_restarted_agent_forgot(client: ConsulClient, consul: ConsulSpace) -> None:
