@@ -24,9 +24,11 @@ from verdict import Verdict, judge, unrest
 
 from citadel_consul.core.model import Edge, Strength
 from citadel_consul.core.operation import Kind
+from citadel_consul.errors import TemporaryError
 
 REST_SECONDS = 60.0
 """How long everything may take to come to rest, counted from the moment at which the last fault was taken away."""
+AGAIN_SECONDS = 0.1
 ALLOWED_SECONDS = 60.0
 """How long a start or a stop may take: no fault lasts as long, so no operation has a reason to fail."""
 
@@ -271,6 +273,9 @@ def _sleep_until(moment: float, ends: list[tuple[float, Callable[[], object]]]) 
         ends.sort(key=lambda pair: pair[0])
         end, finish = ends.pop(0)
         time.sleep(max(0.0, end - time.monotonic()))
-        finish()
+        try:
+            finish()
+        except TemporaryError:  # what ends the fault of Consul that is the reason may be behind it in this very list
+            ends.append((time.monotonic() + AGAIN_SECONDS, finish))
     if moment != float("inf"):
         time.sleep(max(0.0, moment - time.monotonic()))

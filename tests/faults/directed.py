@@ -30,6 +30,7 @@ def late_write(lane: Lane) -> Verdict:
     """
     crew, world = lane.crew, lane.crew.world
     leader, before = crew.leader(), world.until_led()["epoch"]
+    world.until(lambda: _seen_at_work(lane, before), 30.0, "the leader to say that it leads")
     standbys = [role for role in crew.orchestrators if role is not leader]
     for role in crew.orchestrators:
         role.proxy.writes = 0
@@ -49,6 +50,12 @@ def late_write(lane: Lane) -> Verdict:
     if status != 409:
         verdict.broken.append(f"I3: Consul answered {status} to a write of a deposed leader")
     return verdict
+
+
+def _seen_at_work(lane: Lane, epoch: int) -> bool:
+    """Whether the leader of ``epoch`` has written anything, which is then in the audit."""
+    lane.audit.look(lane.crew.world)
+    return any(stamp.epoch == epoch for stamp in lane.audit.stamps)
 
 
 def old_order(lane: Lane) -> Verdict:

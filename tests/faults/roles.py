@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -43,18 +44,25 @@ class PatientWorld(World):
             attempt += 1
             time.sleep(0.1)
 
-    def glimpse_of_leader(self) -> dict[str, Any] | None:
-        """The record of the leader if it can be had at once."""
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """Ask once only, and raise TemporaryError where Consul does not answer."""
         patience, self.patience_seconds = self.patience_seconds, 0.0
         try:
-            return self.leader()
-        except TemporaryError:
-            return None
+            yield
         finally:
             self.patience_seconds = patience
 
+    def glimpse_of_leader(self) -> dict[str, Any] | None:
+        """The record of the leader if it can be had at once."""
+        try:
+            with self.impatient():
+                return self.leader()
+        except TemporaryError:
+            return None
+
     def cancel(self, operation_id: str) -> None:
-        """Ask for the end of an operation, unless it has ended."""
+        """Ask for the end of an operation, unless it has ended. Raises TemporaryError unless it is done at once."""
 
         async def write(client: ConsulClient) -> None:
             try:
@@ -62,7 +70,8 @@ class PatientWorld(World):
             except Refused:
                 return
 
-        self.ask(write)
+        with self.impatient():
+            self.ask(write)
 
     def standbys(self) -> int:
         """How many orchestrators could lead, the leader included."""

@@ -12,17 +12,26 @@ import pytest
 from campaign import EDGES, PLACES
 from cluster import Cluster
 from kv_audit import Audit
+from real_world import World
 from roles import Crew, PatientWorld, spread
 from verdict import every_instance, judge, lives_of, running
 
 from citadel_consul.consul.binary import ConsulBinary
+from citadel_consul.consul.client import ConsulClient
 from citadel_consul.core.operation import Kind, OperationState
+from citadel_consul.store.keys import Keys
 
 pytestmark = [pytest.mark.consul, pytest.mark.slow]
 
 OUTAGE_SECONDS = 60.0
 HALF_OPEN_SECONDS = 60.0
 """Well below what a watch waits for an answer: who lost its lock to silence must not wait on what is silent."""
+SUCCESSOR_SECONDS = 10.0
+"""Several times what the check of a leader allows it between two signs of life."""
+SECOND_AGENT_SECONDS = 60.0
+"""A node agent waits half as long for a lock that may be that of a predecessor that died."""
+REFUSED = 4
+"""The exit status of a role that may not do what it was started for."""
 
 
 def _crew(
@@ -104,6 +113,22 @@ def _late_consul(binary: ConsulBinary, folder: Path, environ: dict[str, str]) ->
             lives += 1
         assert world.until_led()["epoch"] == epoch, world.logs()
         _assert_sound(crew, lives)
+        _assert_a_successor_stays(crew, epoch)
+        _assert_sound(crew, lives)
+
+
+def _assert_a_successor_stays(crew: Crew, epoch: int) -> None:
+    """The leader dies, and whoever takes over has to read everything at 300 ms a call before it can do anything."""
+    world = crew.world
+    crew.leader().kill()
+    world.until(lambda: (found := world.leader()) is not None and found["epoch"] > epoch, 30.0, "a successor")
+    successor = world.until_led()["epoch"]
+    deadline = time.monotonic() + SUCCESSOR_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(0.5)
+        leader = world.leader()
+        assert leader is not None, world.logs()
+        assert leader["epoch"] == successor, world.logs()
 
 
 def _half_open(binary: ConsulBinary, folder: Path, environ: dict[str, str]) -> None:
@@ -121,10 +146,38 @@ def _half_open(binary: ConsulBinary, folder: Path, environ: dict[str, str]) -> N
         _assert_sound(crew)
 
 
+def _second_agent(binary: ConsulBinary, folder: Path, environ: dict[str, str]) -> None:
+    """By mistake a second agent is started for a node, on another machine: only the lock in Consul can tell it."""
+    with ExitStack() as stack:
+        cluster = stack.enter_context(Cluster(binary, folder, ("n1", "n2")))
+        crew = _crew(stack, folder / "second", environ, tuple(m.address for m in cluster.clients.values()), 1)
+        world, first = crew.world, crew.agents[0]
+        lock = _lock_of(world, first.node)
+        second = crew.agent(first.node, cluster.clients["n2"].address, CITADEL_STATE_DIR=str(folder / "elsewhere"))
+        assert world.operate(Kind.STARTUP, within=60.0).state is OperationState.SUCCEEDED, world.logs()
+        assert second.process.popen.wait(SECOND_AGENT_SECONDS) == REFUSED, second.log
+        assert f"another node agent answers for node '{first.node}'" in second.log
+        assert first.process.alive
+        assert _lock_of(world, first.node) == lock
+        _assert_sound(crew)
+
+
+def _lock_of(world: World, node: str) -> tuple[str | None, bytes]:
+    """Which session holds the lock of a node, and what it says there."""
+
+    async def read(client: ConsulClient) -> tuple[str | None, bytes]:
+        entry = await client.kv_get(Keys(world.stack).agent(node))
+        assert entry is not None
+        return entry.session, entry.value
+
+    return world.ask(read)
+
+
 SCENARIOS: dict[str, Callable[[ConsulBinary, Path, dict[str, str]], None]] = {
     "quorum": _lose_quorum,
     "late": _late_consul,
     "half-open": _half_open,
+    "second-agent": _second_agent,
 }
 
 
@@ -152,3 +205,7 @@ def test_a_consul_that_is_late_for_a_minute_does_not_depose_the_leader(outcomes:
 
 def test_half_open_connections_hold_an_operation_up_but_do_not_break_it(outcomes: dict[str, Future[None]]) -> None:
     outcomes["half-open"].result()
+
+
+def test_a_second_agent_for_a_node_says_so_and_exits_and_the_first_goes_on(outcomes: dict[str, Future[None]]) -> None:
+    outcomes["second-agent"].result()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -36,12 +36,18 @@ class Campaign:
         self.broken: list[str] = []
         self._numbers: Iterator[int] = iter(range(rounds))
         self._next = threading.Lock()
+        self._over = False
 
     def run(self) -> list[str]:
         """Play everything; returns what was broken, with all that is needed to see how."""
         with ThreadPoolExecutor(len(self.lanes)) as pool:
-            for done in [pool.submit(self._play, lane) for lane in self.lanes]:
-                done.result()
+            played = [pool.submit(self._play, lane) for lane in self.lanes]
+            try:
+                wait(played, return_when=FIRST_EXCEPTION)
+            finally:  # also when a lane failed or the run was interrupted: the others end with their round
+                self._over = True
+        for lane in played:
+            lane.result()
         return self.broken
 
     def _play(self, lane: Lane) -> None:
@@ -50,7 +56,7 @@ class Campaign:
             for what, schedule in DIRECTED.items():
                 if not self.broken:
                     self._take(lane, what, schedule(lane))
-        while not self.broken:
+        while not self.broken and not self._over:
             with self._next:
                 number = next(self._numbers, None)
             if number is None:
