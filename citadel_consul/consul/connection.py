@@ -129,10 +129,14 @@ class Connection:
 
 @dataclass(slots=True)
 class ConnectionPool(httpx.AsyncBaseTransport):
-    """Connections to one target. Time-outs come with each request, as httpx has them (``extensions["timeout"]``)."""
+    """Connections to one target. Time-outs come with each request, as httpx has them (``extensions["timeout"]``).
+
+    ``opened`` counts those that were made.
+    """
 
     target: Target
     max_connections: int = MAX_CONNECTIONS
+    opened: int = 0
     _idle: list[Connection] = field(default_factory=list)
     _busy: set[Connection] = field(default_factory=set)
     _slots: asyncio.Semaphore = field(init=False)
@@ -203,11 +207,13 @@ class ConnectionPool(httpx.AsyncBaseTransport):
     async def _connect(self, seconds: float) -> Connection:
         try:
             async with asyncio.timeout(seconds):
-                return await self.target.connect()
+                connection = await self.target.connect()
         except TimeoutError as error:
             raise httpx.ConnectTimeout(str(error)) from error
         except (OSError, UnicodeError) as error:
             raise httpx.ConnectError(str(error)) from error
+        self.opened += 1
+        return connection
 
     async def _exchange(self, connection: Connection, request: httpx.Request, seconds: float) -> httpx.Response:
         try:

@@ -204,6 +204,11 @@ class HttpxTransport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 h
         if isinstance(self._transport, ConnectionPool):
             self._transport.drop()
 
+    @property
+    def connections_opened(self) -> int:
+        """How many connections were made so far; 0 over a transport that was given."""
+        return self._transport.opened if isinstance(self._transport, ConnectionPool) else 0
+
     async def aclose(self) -> None:
         """Close every connection; calls after this raise ``RuntimeError``."""
         self._closed = True

@@ -8,6 +8,7 @@
 ``SyncConsulTransport``   the same for ``httpx.Client``
 ``Weights``               the share of requests that an instance takes
 ``Resolver``              the instances of a service, for other protocols
+``Statistics``            what a resolver's watches have cost
 ``Instance``              one of them
 ``NoInstance``            raised when nobody serves; an ``httpx.ConnectError`` and a ``TemporaryError``
 ``DeadlineExceeded``      raised when a request's deadline is over; an ``httpx.TimeoutException``
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from citadel_consul.discovery.failures import DeadlineExceeded, NoInstance
     from citadel_consul.discovery.registration import Registration
     from citadel_consul.discovery.resolver import Resolver
+    from citadel_consul.discovery.statistics import Statistics
     from citadel_consul.discovery.sync_transport import SyncConsulTransport
     from citadel_consul.discovery.transport import ConsulTransport
 
@@ -37,6 +39,7 @@ __all__ = [
     "NoInstance",
     "Registration",
     "Resolver",
+    "Statistics",
     "SyncConsulTransport",
     "Weights",
 ]
@@ -48,6 +51,7 @@ _MODULES = {
     "NoInstance": "citadel_consul.discovery.failures",
     "Registration": "citadel_consul.discovery.registration",
     "Resolver": "citadel_consul.discovery.resolver",
+    "Statistics": "citadel_consul.discovery.statistics",
     "SyncConsulTransport": "citadel_consul.discovery.sync_transport",
     "Weights": "citadel_consul.discovery.advertisement",
 }

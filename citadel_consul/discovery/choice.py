@@ -92,7 +92,8 @@ class EjectionRule:
     """When an address is left out and for how long.
 
     A broken connection ejects at once, for ``first_seconds``, then twice as long each time, up to ``longest_seconds``.
-    A request that is slow is no proof of anything, but ``timeouts`` of them in a row are taken as one.
+    A request that is slow is no proof of anything, but ``timeouts`` of them in a row are taken as one, and so is the
+    first one after an ejection: that it ended was a trial.
     """
 
     first_seconds: float = 0.5
@@ -125,7 +126,8 @@ class Account:
     def timed_out(self, rule: EjectionRule, now: float) -> Account:
         """The account after no answer came in time."""
         counted = replace(self, timeouts=self.timeouts + 1)
-        return counted.broken(rule, now) if counted.timeouts >= rule.timeouts else counted
+        enough = counted.timeouts >= rule.timeouts or self.ejections > 0
+        return counted.broken(rule, now) if enough else counted
 
 
 CLEAR: Final = Account()

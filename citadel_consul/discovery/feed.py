@@ -123,6 +123,8 @@ class Feed:
         view.announce()
 
     def _learned(self, view: View, fact: Fresh[Instances], distrusted: bool, lonely: asyncio.Event) -> None:
+        if view.trouble is not None:
+            view.reconnects += 1
         first = not view.known or view.trouble is not None
         view.trouble = None
         if view in self._troubled:

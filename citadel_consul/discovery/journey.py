@@ -12,7 +12,9 @@ an answer came, of whatever status      none: an answer is an answer
 
 The next attempt goes at once to an instance that was not tried; when all were, it waits a little and starts over.
 
-Attempts after a time-out are bounded by a budget, lest they add to what made everything slow.
+A request of a safe method whose answer is unusually late may go two ways at once (see ``hedge``).
+
+Second ways, and attempts after a time-out, are bounded by a budget, lest they add to what made everything slow.
 
 With a deadline no attempt may take what the others need: one that has alternatives gets half of the time that is left.
 """
@@ -20,14 +22,14 @@ With a deadline no attempt may take what the others need: one that has alternati
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from time import monotonic
 from typing import Any, Final
 
 import httpx
-from tenacity import RetryCallState, retry_if_exception_type, stop_after_attempt
+from tenacity import RetryCallState, retry_if_exception_type
 from tenacity.retry import RetryBaseT
 from tenacity.stop import StopBaseT
 from tenacity.wait import WaitBaseT
@@ -39,7 +41,8 @@ from citadel_consul.discovery.failures import DeadlineExceeded
 from citadel_consul.discovery.view import View
 from citadel_consul.errors import TemporaryError
 
-IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+IDEMPOTENT: Final = SAFE | {"PUT", "DELETE"}
 ATTEMPTS: Final = 5
 FIRST_PAUSE_SECONDS: Final = 0.025
 LONGEST_PAUSE_SECONDS: Final = 0.5
@@ -63,13 +66,25 @@ class Interrupted(TemporaryError):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How often a request is tried, and within which time unless it says otherwise (None: httpx's time-outs alone)."""
+    """How often a request is tried, and within which time unless it says otherwise (None: httpx's time-outs alone).
+
+    ``hedging`` says whether it may go two ways at once.
+    """
 
     attempts: int = ATTEMPTS
     deadline_seconds: float | None = None
+    hedging: bool = False
     clock: Callable[[], float] = monotonic
     draw: Callable[[], float] = random.random
     budget: Budget = field(default_factory=Budget)
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """A request to ``instance``, sent at ``began`` by the clock of the rules."""
+
+    instance: Instance
+    began: float
 
 
 class Journey:
@@ -80,18 +95,24 @@ class Journey:
         self._view = view
         self._rules = rules
         self._tried: set[str] = set()
+        self._under_way: list[Attempt] = []
+        self._made = 0
+        self._answered: Attempt | None = None
         self._repeatable: bool | None = None
         self._pauses = 0
         seconds = request.extensions.get("deadline", rules.deadline_seconds)
         self._deadline = None if seconds is None else rules.clock() + float(seconds)
         rules.budget.fill()
 
-    def choose(self) -> Instance:
-        """The instance for the next attempt. Raises Interrupted with NoInstance if nobody serves."""
-        instance = self._view.acquire(self._tried)
+    def choose(self) -> Attempt:
+        """Begin the next attempt. Raises Interrupted with NoInstance if nobody serves."""
+        self._made += 1
+        instance = self._view.acquire(self._avoided())
         if instance is None:
             raise Interrupted(self._view.nobody())
-        return instance
+        attempt = Attempt(instance, self._rules.clock())
+        self._under_way.append(attempt)
+        return attempt
 
     def addressed_to(self, instance: Instance) -> httpx.Request:
         """The request as it is sent to ``instance``: its ``Host``, and the name in TLS, stay those of the service."""
@@ -112,36 +133,70 @@ class Journey:
             extensions=extensions,
         )
 
-    def answered(self, instance: Instance) -> None:
-        """``instance`` has answered, whatever it said, and the answer was read."""
-        self._view.balancer.release(instance, Outcome.ANSWERED)
+    def responded(self, attempt: Attempt) -> None:
+        """The instance has begun to answer."""
+        self._answered = self._answered or attempt
+        self._view.pace.note(self._rules.clock() - attempt.began)
 
-    def abandoned(self, instance: Instance) -> None:
-        """The attempt was given up by the caller."""
-        self._view.balancer.release(instance, Outcome.UNKNOWN)
+    def answered(self, attempt: Attempt) -> None:
+        """The instance has answered, whatever it said, and the answer was read."""
+        self._end(attempt, Outcome.ANSWERED)
 
-    def failed(self, instance: Instance, error: httpx.TransportError) -> httpx.TransportError | Interrupted:
-        """Take note that the attempt at ``instance`` failed; what to raise: Interrupted if it may be tried again."""
+    def abandoned(self, attempt: Attempt) -> None:
+        """The attempt was given up: by the caller, or because one that began later was answered sooner.
+
+        The latter says of the instance what a time-out says.
+        """
+        outrun = self._answered is not None and self._answered.began > attempt.began
+        if outrun:
+            self._view.pace.note(self._rules.clock() - attempt.began)
+        self._end(attempt, Outcome.TIMED_OUT if outrun else Outcome.UNKNOWN)
+
+    def failed(self, attempt: Attempt, error: httpx.TransportError) -> httpx.TransportError | Interrupted:
+        """Take note that the attempt failed; what to raise: Interrupted if another one may be made."""
         if isinstance(error, _BROKEN):
             outcome = Outcome.BROKEN
         else:
             outcome = Outcome.TIMED_OUT if isinstance(error, _TIMED_OUT) else Outcome.UNKNOWN
-        self._view.balancer.release(instance, outcome)
+        self._end(attempt, outcome)
         if outcome is Outcome.UNKNOWN:  # our own pool is full, or the request cannot be sent to anybody
             return error
         self._view.use()
-        self._tried.add(instance.address)
+        self._tried.add(attempt.instance.address)
         if self._over():
             return self._too_late(error)
         if isinstance(error, _UNSENT) or (self._may_repeat() and self._can_afford(outcome)):
             return Interrupted(error)
         return error
 
+    @property
+    def patience_seconds(self) -> float | None:
+        """How long to wait for an answer before the request goes a second way as well; None if it must not.
+
+        Not every request that may be repeated may be under way twice: of two PUTs the slow one could undo a later PUT.
+        """
+        if not self._rules.hedging or self._request.method not in SAFE or not self._may_repeat():
+            return None
+        return self._view.pace.patience_seconds
+
+    def may_part(self) -> bool:
+        """Whether the request may go a second way now, which is then counted as an attempt after a time-out."""
+        return (
+            self._made < self._rules.attempts
+            and self._view.balancer.untried(self._avoided())
+            and self._rules.budget.take()
+        )
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no attempt is left."""
+        return self._made >= self._rules.attempts
+
     def policy(self) -> tuple[StopBaseT, WaitBaseT, RetryBaseT]:
         """For tenacity: when to stop, how long to wait, what to try again. For the attempts after the first."""
 
-        def stop(state: RetryCallState) -> bool:
-            return stop_after_attempt(self._rules.attempts - 1)(state) or self._over()
+        def stop(_: RetryCallState) -> bool:
+            return self.exhausted or self._over()
 
         def wait(_: RetryCallState) -> float:
             return self.pause_seconds()
@@ -150,7 +205,7 @@ class Journey:
 
     def pause_seconds(self) -> float:
         """How long to wait before the next attempt."""
-        if self._view.balancer.untried(self._tried):
+        if self._view.balancer.untried(self._avoided()):
             return 0.0
         self._tried.clear()
         step = min(FIRST_PAUSE_SECONDS * 2.0**self._pauses, LONGEST_PAUSE_SECONDS)
@@ -179,6 +234,16 @@ class Journey:
             return left
         alternatives = len({one.address for one in self._view.instances} - self._tried) > 1
         return left / 2 if alternatives else left
+
+    def _avoided(self) -> Collection[str]:
+        """Where the next attempt should not go: where one failed, or is under way."""
+        if not self._under_way:
+            return self._tried
+        return {*self._tried, *[attempt.instance.address for attempt in self._under_way]}
+
+    def _end(self, attempt: Attempt, outcome: Outcome) -> None:
+        self._under_way.remove(attempt)
+        self._view.balancer.release(attempt.instance, outcome)
 
     def _may_repeat(self) -> bool:
         if self._repeatable is None:

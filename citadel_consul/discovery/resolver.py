@@ -25,6 +25,7 @@ from citadel_consul.discovery.balancer import DEFAULT_EJECTION, Balancer, Outcom
 from citadel_consul.discovery.choice import EjectionRule, Instances
 from citadel_consul.discovery.feed import WATCHES, Feed
 from citadel_consul.discovery.naming import ServiceName
+from citadel_consul.discovery.statistics import Statistics
 from citadel_consul.discovery.view import View
 
 FIRST_ANSWER_SECONDS: Final = 5.0
@@ -60,6 +61,7 @@ class Resolver:
         self._clock = clock
         self._views: dict[ServiceName, View] = {}
         self._feed: Feed | None = None
+        self._transport: HttpxTransport | None = None
         self._running: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -116,6 +118,15 @@ class Resolver:
         finally:
             unsubscribe()
 
+    @property
+    def statistics(self) -> Statistics:
+        """What following the services in use has cost so far."""
+        return Statistics(
+            reconnects={str(name): view.reconnects for name, view in self._views.items()},
+            connections=0 if self._transport is None else self._transport.connections_opened,
+            watches=sum(view.live for view in self._views.values()),
+        )
+
     def view(self, name: ServiceName) -> View:
         """The view of a service, followed from now on. Has to be called in the resolver's loop."""
         feed = self._running_feed()
@@ -156,7 +167,7 @@ class Resolver:
         if self._closed:
             raise RuntimeError("this resolver was closed")
         if self._feed is None or self._running is None:
-            transport = HttpxTransport(self._address)
+            transport = self._transport = HttpxTransport(self._address)
             self._feed = self._new_feed(transport)
             # A context of its own: whose request came first must not lend its trace to all watches.
             self._running = asyncio.get_running_loop().create_task(

@@ -77,7 +77,7 @@ class SyncConsulTransport(httpx.BaseTransport):
         try:
             return self._attempt(journey)
         except Interrupted as interrupted:
-            if self._rules.attempts < 2:
+            if journey.exhausted:
                 raise journey.outcome(interrupted) from interrupted
         stop, wait, retry = journey.policy()
         time.sleep(journey.pause_seconds())
@@ -87,18 +87,20 @@ class SyncConsulTransport(httpx.BaseTransport):
             raise journey.outcome(last) from last
 
     def _attempt(self, journey: Journey) -> httpx.Response:
-        instance = journey.choose()
+        attempt = journey.choose()
         try:
-            response = self._over.handle_request(journey.addressed_to(instance))
+            response = self._over.handle_request(journey.addressed_to(attempt.instance))
             if is_whole(response):
                 response.stream = httpx.ByteStream(_read(response))
-                journey.answered(instance)
+                journey.responded(attempt)
+                journey.answered(attempt)
             else:
-                response.stream = _Answer(response, lambda: journey.answered(instance))
+                journey.responded(attempt)
+                response.stream = _Answer(response, lambda: journey.answered(attempt))
         except httpx.TransportError as error:
-            raise journey.failed(instance, error) from error
+            raise journey.failed(attempt, error) from error
         except BaseException:
-            journey.abandoned(instance)
+            journey.abandoned(attempt)
             raise
         return response
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -18,6 +19,7 @@ import httpx
 from tenacity import AsyncRetrying
 
 from citadel_consul.discovery.failures import DeadlineExceeded
+from citadel_consul.discovery.hedge import hedged
 from citadel_consul.discovery.journey import ATTEMPTS, Interrupted, Journey, Rules, is_whole
 from citadel_consul.discovery.naming import DOMAIN, service_named
 from citadel_consul.discovery.resolver import FIRST_ANSWER_SECONDS, Resolver
@@ -34,7 +36,9 @@ class ConsulTransport(httpx.AsyncBaseTransport):
     ``resolver`` finds the instances; without one the transport has its own, for the Consul of the environment, and
     closes it. ``over`` is the transport that the requests are sent with; it is closed as well. ``deadline_seconds``
     bounds a request with all of its attempts, ``extensions={"deadline": seconds}`` does so for one request; without
-    either, httpx's time-outs bound each attempt. ``attempts`` is how often a request is tried in all.
+    either, httpx's time-outs bound each attempt. ``attempts`` is how often a request is tried in all. With ``hedging``
+    a GET, HEAD, OPTIONS or TRACE whose answer is unusually late is sent to another instance as well, and the first
+    answer counts.
 
     Raises ``NoInstance`` if nobody serves, ``DeadlineExceeded``, and otherwise httpx's error of the last attempt.
     """
@@ -46,12 +50,13 @@ class ConsulTransport(httpx.AsyncBaseTransport):
         over: httpx.AsyncBaseTransport | None = None,
         attempts: int = ATTEMPTS,
         deadline_seconds: float | None = None,
+        hedging: bool = True,
         domain: str = DOMAIN,
     ) -> None:
         self._resolver = resolver if resolver is not None else Resolver()
         self._owns_resolver = resolver is None
         self._over = over if over is not None else httpx.AsyncHTTPTransport(limits=LIMITS)
-        self._rules = Rules(attempts, deadline_seconds)
+        self._rules = Rules(attempts, deadline_seconds, hedging)
         self._domain = domain
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -64,8 +69,7 @@ class ConsulTransport(httpx.AsyncBaseTransport):
             view = await self._resolver.known_view(name, first_answer_seconds(request, self._rules))
         journey = Journey(request, view, self._rules)
         try:
-            async with asyncio.timeout(journey.limit_seconds):
-                return await self._travel(journey)
+            return await hedged(partial(self._travel, journey), journey)
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline is over") from error
 
@@ -73,7 +77,7 @@ class ConsulTransport(httpx.AsyncBaseTransport):
         try:
             return await self._attempt(journey)
         except Interrupted as interrupted:
-            if self._rules.attempts < 2:
+            if journey.exhausted:
                 raise journey.outcome(interrupted) from interrupted
         stop, wait, retry = journey.policy()
         retrying = AsyncRetrying(stop=stop, wait=wait, retry=retry, reraise=True)
@@ -84,18 +88,20 @@ class ConsulTransport(httpx.AsyncBaseTransport):
             raise journey.outcome(last) from last
 
     async def _attempt(self, journey: Journey) -> httpx.Response:
-        instance = journey.choose()
+        attempt = journey.choose()
         try:
-            response = await self._over.handle_async_request(journey.addressed_to(instance))
+            response = await self._over.handle_async_request(journey.addressed_to(attempt.instance))
             if is_whole(response):
                 response.stream = httpx.ByteStream(await _read(response))
-                journey.answered(instance)
+                journey.responded(attempt)
+                journey.answered(attempt)
             else:
-                response.stream = _Answer(response, lambda: journey.answered(instance))
+                journey.responded(attempt)
+                response.stream = _Answer(response, lambda: journey.answered(attempt))
         except httpx.TransportError as error:
-            raise journey.failed(instance, error) from error
+            raise journey.failed(attempt, error) from error
         except BaseException:
-            journey.abandoned(instance)
+            journey.abandoned(attempt)
             raise
         return response
 

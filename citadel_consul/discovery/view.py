@@ -14,6 +14,7 @@ from citadel_consul.discovery.balancer import Balancer
 from citadel_consul.discovery.choice import Instances
 from citadel_consul.discovery.failures import NoInstance
 from citadel_consul.discovery.naming import ServiceName
+from citadel_consul.discovery.pace import Pace
 from citadel_consul.errors import CitadelError
 
 FRESH_SECONDS = 1.0
@@ -21,17 +22,21 @@ FRESH_SECONDS = 1.0
 
 
 class View:
-    """One service as it is known. ``balancer`` chooses; ``trouble`` is why Consul cannot be seen, if it cannot.
+    """One service as it is known. ``balancer`` chooses, ``pace`` says how soon it usually answers.
 
-    ``live`` says that a blocking query waits for its changes; ``retired``, that it is not followed any more.
+    ``trouble`` is why Consul cannot be seen, if it cannot. ``live`` says that a blocking query waits for its changes,
+    ``retired`` that it is not followed any more.
+    ``reconnects`` counts the outages of Consul that are over.
     """
 
     def __init__(self, name: ServiceName, balancer: Balancer, clock: Callable[[], float] = monotonic) -> None:
         self.name = name
         self.balancer = balancer
+        self.pace = Pace()
         self.trouble: CitadelError | None = None
         self.live = False
         self.retired = False
+        self.reconnects = 0
         self._clock = clock
         self._asked_at = float("-inf")
         self._used_at = clock()

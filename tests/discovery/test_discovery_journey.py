@@ -79,7 +79,7 @@ def test_attempts_go_to_instances_that_were_not_tried_and_at_once() -> None:
     ports, pauses = [], []
     for _ in range(3):
         chosen = travelling.choose()
-        ports.append(chosen.port)
+        ports.append(chosen.instance.port)
         travelling.failed(chosen, BROKEN)
         pauses.append(travelling.pause_seconds())
     assert sorted(ports) == [1, 2, 3]
@@ -136,12 +136,12 @@ def test_an_attempt_that_has_alternatives_gets_half_of_the_time_that_is_left() -
     clock = Clock()
     travelling = journey(get(timeout={"connect": 1.0, "read": None}), clock, instance(1), instance(2), deadline=8.0)
     first = travelling.choose()
-    assert travelling.addressed_to(first).extensions["timeout"]["read"] == 4.0
-    assert travelling.addressed_to(first).extensions["timeout"]["connect"] == 1.0
+    assert travelling.addressed_to(first.instance).extensions["timeout"]["read"] == 4.0
+    assert travelling.addressed_to(first.instance).extensions["timeout"]["connect"] == 1.0
     clock.now += 4.0
     travelling.failed(first, SILENT)
     # The other one is the last.
-    assert travelling.addressed_to(travelling.choose()).extensions["timeout"]["read"] == 4.0
+    assert travelling.addressed_to(travelling.choose().instance).extensions["timeout"]["read"] == 4.0
 
 
 def test_a_request_that_may_not_be_repeated_gets_all_the_time_there_is() -> None:
