@@ -25,16 +25,17 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 
 import httpx
 from consul_process import ConsulProcess
-from dns_client import DnsTransport
 from figures import percentile
+from fleet import Fleet, fleet
+from record import Record
 from tiny_server import TinyServer, register, set_status
-from traffic import Record, fleet, library_client, traffic
+from traffic import traffic
 
 from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.binary import find_consul
 from citadel_consul.discovery import ConsulTransport, Resolver
 
-CLIENTS = 8
+PROCESSES = 4
 Figures = dict[str, Any]
 
 
@@ -122,41 +123,45 @@ async def rolling(server: ConsulProcess, options: argparse.Namespace) -> Figures
 
 
 async def outage(server: ConsulProcess, options: argparse.Namespace) -> Figures:
-    """Consul is killed for half of the time, and comes back without its memory."""
-    figures: Figures = {}
+    """Consul is killed for half of the time, and comes back without its memory; an instance moves meanwhile."""
+    back: list[float] = []
+    up: set[str] = set()
 
-    async def strike(instances: Any) -> None:
-        await asyncio.sleep(2.0)
+    async def strike(instances: Fleet) -> None:
+        await asyncio.sleep(options.seconds / 4)
         await asyncio.to_thread(server.kill)
-        await asyncio.sleep(options.seconds / 2)
+        await asyncio.sleep(options.seconds / 4)
+        await instances.replace_unseen()
+        await asyncio.sleep(options.seconds / 4)
         await asyncio.to_thread(server.start)
-        began = time.monotonic()
-        for one in instances.up:
-            await asyncio.to_thread(one.until_passing)
-        figures["registered_again_after_s"] = round(time.monotonic() - began, 2)
-        await asyncio.sleep(max(0.0, 5.0 - (time.monotonic() - began)))
-        figures["connections_after_5_s"] = connections_to(server.port)
-        await instances.replace()
+        back.append(time.monotonic())
+        await asyncio.sleep(options.seconds / 4)
+        up.update(f"127.0.0.1:{one.port}" for one in instances.up)
 
-    return {**await under_traffic(server, options, strike), **figures, "consul_gone_s": options.seconds / 2}
+    record = Record()
+    figures = await under_traffic(server, options, strike, record=record)
+    return {
+        **figures,
+        "consul_gone_s": options.seconds / 2,
+        "converged_after_s": round(record.converged(up, back[0]), 2),
+        "reconnects_of_a_watch": max(max(one["reconnects"].values()) for one in record.statistics),
+        "connections_of_a_client": max(one["connections"] for one in record.statistics),
+    }
 
 
 async def under_traffic(
     server: ConsulProcess,
     options: argparse.Namespace,
-    strike: Callable[[Any], Awaitable[None]],
+    strike: Callable[[Fleet], Awaitable[None]],
     methods: tuple[str, ...] = ("GET",),
+    record: Record | None = None,
 ) -> Figures:
     """What callers noticed while ``strike`` had its way, by the library and by DNS."""
-    record, by_dns = Record(), Record()
-
-    def dns_client() -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=DnsTransport((server.host, server.ports.dns)))
-
+    record, by_dns = record or Record(), Record()
     async with (
         fleet(server, record) as instances,
-        traffic(lambda: library_client(server), CLIENTS, options.rate, record, methods),
-        traffic(dns_client, CLIENTS, options.rate / 10, by_dns, methods),
+        traffic(server, record, options.rate, processes=PROCESSES, methods=methods),
+        traffic(server, by_dns, options.dns_rate, way="dns", clients=1, processes=1, methods=methods),
     ):
         await asyncio.sleep(1.0)
         await strike(instances)
@@ -165,6 +170,8 @@ async def under_traffic(
         print(record.report)
     return {
         **{f"library_{key}": value for key, value in noticed(record).items()},
+        "library_sent_late_p99_ms": round(1000 * percentile(record.late, 0.99), 1),
+        "library_sent_late_max_ms": round(1000 * max(record.late)),
         **{f"dns_{key}": value for key, value in noticed(by_dns).items()},
         "instances": len(record.served),
     }
@@ -218,6 +225,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help=f"cases, separated by commas: {', '.join(CASES)}")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long a case with traffic goes on")
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second, all clients together")
+    parser.add_argument("--dns-rate", type=float, default=50.0, help="the same, of the client that asks DNS")
     parser.add_argument("--requests", type=int, default=3000, help="of each kind, to measure the overhead")
     parser.add_argument("--distinct", action="store_true", help="measure the overhead with a new URL each time")
     parser.add_argument("--trials", type=int, default=200, help="changes, to measure how soon they are seen")

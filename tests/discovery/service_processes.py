@@ -22,13 +22,13 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 15.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30.0, pause_seconds: float = 0.05) -> None:
     """Return when ``condition`` holds; an AssertionError says ``what`` was waited for in vain."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"in vain waited {seconds:g} s for {what}")
-        time.sleep(0.01)
+        time.sleep(pause_seconds)
 
 
 class ServiceProcess:
