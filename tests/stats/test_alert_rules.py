@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from promtool import NoPromtoolError, find_promtool
 from world import World, spec
 
 from citadel_consul.api.exposition import Reading, expose
@@ -28,11 +28,13 @@ def _rules() -> list[dict[str, Any]]:
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def _promtool() -> str:
-    found = shutil.which("promtool")
-    if found is None:
-        pytest.skip("promtool is not installed (Debian has it in the package prometheus)")
-    return found
+@pytest.fixture(scope="module")
+def promtool() -> Path:
+    """Prometheus' checker of rules, fetched if this machine has none and can."""
+    try:
+        return find_promtool()
+    except NoPromtoolError as error:
+        pytest.skip(f"there is no promtool (Debian has it in the package prometheus): {error}")
 
 
 async def test_every_metric_and_label_of_the_rules_is_exposed() -> None:
@@ -66,14 +68,14 @@ def test_every_command_that_a_rule_names_exists() -> None:
             assert command in known, rule["alert"]
 
 
-def test_prometheus_accepts_the_rules() -> None:
-    done = subprocess.run([_promtool(), "check", "rules", RULES], capture_output=True, text=True, check=False)
+def test_prometheus_accepts_the_rules(promtool: Path) -> None:
+    done = subprocess.run([promtool, "check", "rules", RULES], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(_rules())} rules found" in done.stdout
 
 
-def test_the_right_alerts_fire(tmp_path: Path) -> None:
+def test_the_right_alerts_fire(promtool: Path, tmp_path: Path) -> None:
     scenarios = tmp_path / "citadel.rules.test.yml"
     scenarios.write_text(SCENARIOS.read_text().replace("RULES", str(RULES)))
-    done = subprocess.run([_promtool(), "test", "rules", scenarios], capture_output=True, text=True, check=False)
+    done = subprocess.run([promtool, "test", "rules", scenarios], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
