@@ -89,6 +89,7 @@ def defaults_of(settings: Settings) -> Defaults:
         stop_timeout_seconds=settings.shutdown_timeout_seconds,
         startup_timeout_seconds=settings.startup_timeout_seconds,
         shutdown_timeout_seconds=settings.shutdown_timeout_seconds,
+        drain_timeout_seconds=settings.drain_timeout_seconds,
         recovery_enabled=settings.recovery.enabled,
         recovery_attempts=settings.recovery.attempts,
         recovery_delay_seconds=settings.recovery.delay_seconds,

@@ -194,6 +194,13 @@ SHUTDOWN_TIMEOUT = Setting(
     120.0,
     "Longest shutdown of a stack; also of a service without a time-out of its own.",
 )
+DRAIN_TIMEOUT = Setting(
+    "operations.drain_timeout",
+    "ORCHESTRATOR_DRAIN_TIMEOUT",
+    _seconds_or_more,
+    30.0,
+    "Longest drain of an instance before it is stopped, where one is asked for and the stack file says nothing.",
+)
 RECOVERY_ENABLED = Setting(
     "recovery.enabled",
     "ORCHESTRATOR_RECOVERY_ENABLED",

@@ -89,6 +89,7 @@ class Settings:
     health_check_interval_seconds: float
     startup_timeout_seconds: float
     shutdown_timeout_seconds: float
+    drain_timeout_seconds: float
     recovery: RecoverySettings
     service_discovery_enabled: bool
     metrics_enabled: bool
@@ -133,6 +134,7 @@ def load_settings(
         health_check_interval_seconds=sources.value(options.CHECK_INTERVAL),
         startup_timeout_seconds=sources.value(options.STARTUP_TIMEOUT),
         shutdown_timeout_seconds=sources.value(options.SHUTDOWN_TIMEOUT),
+        drain_timeout_seconds=sources.value(options.DRAIN_TIMEOUT),
         recovery=RecoverySettings(
             sources.value(options.RECOVERY_ENABLED),
             sources.value(options.RECOVERY_ATTEMPTS),

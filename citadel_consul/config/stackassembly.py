@@ -69,6 +69,7 @@ def _spec(name: str, model: ServiceModel, folder: Path, check_interval_seconds: 
         metrics=dict(model.metrics),
         start_timeout_seconds=model.start_timeout,
         stop_timeout_seconds=model.stop_timeout,
+        drain_timeout_seconds=model.drain_timeout,
         on_failure=model.on_failure,
         recovery=_recovery(model.recovery),
         template=model.template,

@@ -265,6 +265,9 @@ class ServiceModel(FileModel):
     stop_timeout: types.PositiveDuration | None = Field(
         None, description="Time from the stop signal to SIGKILL. The time-out of the operation if absent."
     )
+    drain_timeout: types.Duration | None = Field(
+        None, description="Longest drain before every graceful stop; `0s`: never. Only when asked for, if absent."
+    )
     on_failure: Annotated[OnFailure, Lax] = Field(
         OnFailure.CONTINUE, description="What a startup does when this service fails to start."
     )

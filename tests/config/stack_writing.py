@@ -125,6 +125,7 @@ def services(draw: st.DrawFn, name: str, port: int) -> ServiceSpec:
         metrics=draw(st.dictionaries(st.text("abc_", min_size=1, max_size=5).map("x{}".format), paths, max_size=2)),
         start_timeout_seconds=draw(st.none() | positive),
         stop_timeout_seconds=draw(st.none() | positive),
+        drain_timeout_seconds=draw(st.none() | st.just(0.0) | positive),
         on_failure=draw(st.sampled_from(OnFailure)),
         recovery=RecoveryPolicy(
             enabled=draw(st.none() | st.booleans()),
@@ -203,6 +204,7 @@ def _service(spec: ServiceSpec, stack: Stack) -> dict[str, object]:
         depends_on=edges,
         start_timeout=_seconds(spec.start_timeout_seconds),
         stop_timeout=_seconds(spec.stop_timeout_seconds),
+        drain_timeout=_seconds(spec.drain_timeout_seconds),
         on_failure=spec.on_failure,
         recovery=_recovery(spec.recovery),
         template=spec.template,

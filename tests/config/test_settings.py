@@ -114,7 +114,7 @@ def test_every_key_of_the_file_reaches_its_setting(tmp_path: Path) -> None:
         tmp_path,
         "stack: shop\nnode: n1\nnode_address: 10.0.0.1\nstate_dir: state\ntemplates: ./t\n"
         "log: {level: warn, format: json}\nhealth: {check_interval: 5s}\n"
-        "operations: {startup_timeout: 1m, shutdown_timeout: 30}\n"
+        "operations: {startup_timeout: 1m, shutdown_timeout: 30, drain_timeout: 5}\n"
         "recovery: {enabled: true, attempts: 2, delay: 1s, flap_limit: 4, flap_half_life: 1m, brake_share: 70,\n"
         "  brake_services: 5, brake_window: 30s}\n"
         "discovery: {enabled: false}\nmetrics: {enabled: false}\n"
