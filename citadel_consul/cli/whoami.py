@@ -57,7 +57,7 @@ def _rows(found: WhoAmI, note: str) -> list[tuple[str, str]]:
     if found.stack:
         rows.append(("leader", _leader(found)))
     rows.append(("token", _token(found)))
-    for number, ability in enumerate(found.abilities if found.acls and found.stack else ()):
+    for number, ability in enumerate(found.abilities if found.acls else ()):
         rows.append(("may" if number == 0 else "", _ability(ability)))
     return rows
 
@@ -111,5 +111,5 @@ def _document(found: WhoAmI) -> dict[str, Any]:
         "stack": found.stack or None,
         "consul": agent,
         "token": None if found.token is None else asdict(found.token),
-        "abilities": list(found.abilities) if found.stack else [],
+        "abilities": found.abilities,
     }

@@ -54,7 +54,7 @@ def _needs(keys: Keys, node: str, consul_node: str) -> tuple[_Need, ...]:
         _Need(LOOK, "look at the stack", (*read, Right("service", "read", "consul"))),
         _Need("describe", "write specs and edges", _writes(keys.specs, keys.edges)),
         _Need("operate", "request operations", _writes(keys.operations)),
-        _Need("hold", "hold services, nodes, the stack", _writes(keys.holds)),
+        _Need("hold", "hold services, nodes, the stack", _writes(keys.hold("stack", ""))),
         _Need("hand-over", "have another orchestrator lead", _writes(keys.handover)),
         _Need(
             "orchestrate",

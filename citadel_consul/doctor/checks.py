@@ -89,9 +89,13 @@ async def _watch_outputs(client: ConsulClient, stack: str, seconds: float) -> tu
         now = await _printed(client, stack)
         for finding in lint_outputs(first, now):
             found.setdefault(finding.place, finding)
-        # A check that has changed its status begins anew: its next output tells.
-        first.update({i: p for i, p in now.items() if i not in first or first[i].status != p.status})
+        first.update({i: p for i, p in now.items() if i not in first or _begins_anew(first[i], p)})
     return tuple(found[place] for place in sorted(found))
+
+
+def _begins_anew(before: Printed, now: Printed) -> bool:
+    """Whether the next output is to be compared with ``now``: the check had not run yet, or has changed its status."""
+    return not before.output or before.status != now.status
 
 
 async def _printed(client: ConsulClient, stack: str) -> dict[str, Printed]:

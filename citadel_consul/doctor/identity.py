@@ -38,9 +38,12 @@ class WhoAmI:
 
 
 async def who_am_i(client: ConsulClient, settings: Settings, stack: str) -> WhoAmI:
-    """Ask Consul who asks. Raises ConsulUnavailable; what the token may not see is left out."""
+    """Ask Consul who asks. What the token may not see is left out, and with an empty ``stack`` what is about one.
+
+    Raises ConsulUnavailable.
+    """
     agent = await agent_of(client)
-    leader, epoch = await _leader(client, stack)
+    leader, epoch = await _leader(client, stack) if stack else (None, None)
     refusal, acls, token = "", True, None
     abilities: tuple[Ability, ...] = ()
     try:
@@ -49,7 +52,8 @@ async def who_am_i(client: ConsulClient, settings: Settings, stack: str) -> WhoA
     except ConsulRefused as error:
         refusal = str(error)
     try:
-        abilities = await abilities_of(client, stack, settings.node, agent.node if agent else settings.node)
+        if stack:
+            abilities = await abilities_of(client, stack, settings.node, agent.node if agent else settings.node)
     except PermissionDenied as error:
         refusal = refusal or str(error)
     return WhoAmI(

@@ -185,6 +185,10 @@ def test_an_output_that_changes_with_the_status_is_not_volatile_nor_is_a_new_che
     assert lint_outputs(before, {"a": printed("critical", "503"), "b": printed("passing", "200 OK")}) == ()
 
 
+def test_a_check_that_runs_for_the_first_time_has_not_changed_its_output() -> None:
+    assert lint_outputs({"a": printed("passing", "")}, {"a": printed("passing", "200 OK")}) == ()
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

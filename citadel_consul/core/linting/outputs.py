@@ -38,7 +38,8 @@ def lint_outputs(earlier: Mapping[str, Printed], later: Mapping[str, Printed]) -
 
 
 def _is_volatile(before: Printed, now: Printed) -> bool:
-    return before.status == now.status and before.output != now.output
+    # One that was registered with a status has printed nothing before its first run.
+    return before.status == now.status and before.output not in ("", now.output)
 
 
 def _changed(before: Printed, now: Printed) -> Finding:
