@@ -14,8 +14,6 @@ from pathlib import Path
 
 from citadel_consul.agent.agent import AgentConfig, NodeAgent
 from citadel_consul.agent.chronicle import Chronicle
-from citadel_consul.api.app import create_app
-from citadel_consul.api.server import serve
 from citadel_consul.backends.routing import RoutingBackend
 from citadel_consul.cli.invocation import defaults_of
 from citadel_consul.config.addresses import HostPort
@@ -51,6 +49,10 @@ async def run_orchestrator(
     client: ConsulClient, settings: Settings, place: Place, supervision: Supervision | None = None
 ) -> None:
     """Bind the API, then stand by and lead, until cancelled."""
+    # A node agent, which is assembled here as well, serves no API: it starts in half the time without FastAPI.
+    from citadel_consul.api.app import create_app
+    from citadel_consul.api.server import serve
+
     listen = settings.api.bind
     listener = bind(listen.host, listen.port, setting="api.bind", flag="--api-bind")
     with listener:
