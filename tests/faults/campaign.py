@@ -147,7 +147,7 @@ class Lane:
         allowed = {"start_timeout_seconds": ALLOWED_SECONDS, "stop_timeout_seconds": ALLOWED_SECONDS}
         specs = [spread(world, name, nodes, **allowed) for name, nodes in PLACES.items()]
         world.apply(specs, EDGES)
-        self.crew.until_manned(120.0)
+        self.crew.until_manned()
 
     def play(self, round_: Round) -> Verdict:
         """Play a round; returns what it broke."""

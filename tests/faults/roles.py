@@ -22,6 +22,8 @@ from citadel_consul.store.keys import Keys
 from citadel_consul.store.requests import cancel
 
 T = TypeVar("T")
+MANNED_SECONDS = 180.0
+"""A role needs a second of a core to start, and two dozen of them can start at once on two cores that others share."""
 
 
 @dataclass
@@ -181,7 +183,7 @@ class Crew:
         record = self.world.until_led(within)
         return next(role for role in self.orchestrators if role.node == record["node"])
 
-    def until_manned(self, within: float = 30.0) -> None:
+    def until_manned(self, within: float = MANNED_SECONDS) -> None:
         """Wait for a leader, for every standby, and for every node agent."""
         nodes = {role.node for role in self.agents}
         self.world.until_led(within)

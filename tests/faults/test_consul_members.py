@@ -28,7 +28,7 @@ def crew(cluster: Cluster, new_crew: NewCrew) -> Crew:
     for consul in cluster.clients.values():
         made.agent(consul.node, consul.address)
     made.world.apply([spread(made.world, name, nodes) for name, nodes in PLACES.items()], EDGES)
-    made.until_manned(60.0)
+    made.until_manned()
     assert made.world.operate(Kind.STARTUP, within=60.0).state is OperationState.SUCCEEDED
     return made
 

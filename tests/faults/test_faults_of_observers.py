@@ -31,7 +31,7 @@ def begin(cluster: Cluster, new_crew: NewCrew, names: tuple[str, ...]) -> Ward:
     crew.world.apply([ward.spec(name) for name in names])
     crew.world.orchestrator("o1", consul=elsewhere)
     crew.world.agent("n1", consul=on_node)
-    crew.world.until_led(60.0)
+    crew.world.until_led(180.0)
     operation = crew.world.operate(Kind.STARTUP, within=120.0)
     assert operation.state is OperationState.SUCCEEDED, f"{operation}\n{crew.world.logs()}"
     return ward

@@ -49,7 +49,7 @@ def _crew(
     world.apply(
         [spread(world, name, nodes, delay=1.0, start_timeout_seconds=120.0) for name, nodes in PLACES.items()], EDGES
     )
-    crew.until_manned(60.0)
+    crew.until_manned()
     return crew
 
 

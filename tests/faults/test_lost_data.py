@@ -37,7 +37,7 @@ def crew(consul: ConsulProcess, new_crew: NewCrew) -> Crew:
         made.orchestrator(f"o{number}")
     made.agent("n1")
     _apply(made)
-    made.until_manned(60.0)
+    made.until_manned()
     return made
 
 
@@ -130,13 +130,13 @@ def test_no_service_ends_when_consul_loses_everything_and_leaders_are_obeyed_aga
     leader = crew.leader()
     leader.kill()
     leader.start()
-    crew.until_manned(60.0)
+    crew.until_manned()
     _operate(crew, [Kind.RESTART])
     before = crew.world.running_pids()
     consul.kill()
     time.sleep(1.0)
     consul.start()
-    crew.until_manned(60.0)
+    crew.until_manned()
     _apply(crew)
     assert crew.world.running_pids() == before
     _operate(crew, [Kind.STARTUP])

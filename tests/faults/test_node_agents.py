@@ -33,7 +33,7 @@ def agent(crew: Crew) -> Role:
     made = crew.agent("n1")
     allowed = {"start_timeout_seconds": 60.0, "stop_timeout_seconds": 60.0}
     crew.world.apply([spread(crew.world, name, ("n1",), **allowed) for name in SERVICES], EDGES)
-    crew.until_manned(60.0)
+    crew.until_manned()
     _operate(crew, Kind.STARTUP)
     return made
 
