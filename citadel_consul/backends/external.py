@@ -21,7 +21,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from citadel_consul.backends.base import (
     Adopted,
@@ -97,7 +97,7 @@ class ExternalBackend(ABC, Generic[S]):
         self._sink: ExitSink | None = None
         self._notice_sink: NoticeSink | None = None
         self._tasks = asyncio.TaskGroup()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
 
     # What a kind of backend has to be able to do. Each raises BackendError or BackendUnavailable.
 
@@ -322,7 +322,7 @@ class ExternalBackend(ABC, Generic[S]):
 
     # What goes with it.
 
-    def _in_background(self, task: asyncio.Task[None]) -> None:
+    def _in_background(self, task: asyncio.Task[Any]) -> None:
         """Have a task of :attr:`_tasks` cancelled when the context is left."""
         self._background.add(task)
         task.add_done_callback(self._background.discard)

@@ -151,7 +151,7 @@ class BackendContract:
     async def test_what_cannot_start_says_why_and_leaves_nothing(self, harness: Harness) -> None:
         async with harness.backend() as backend:
             exits = watched(backend)
-            with pytest.raises(BackendError, match=r"^web@n1: backend\.command: "):
+            with pytest.raises(BackendError, match=r"^web@n1: backend\.\w+: "):
                 await backend.start(harness.impossible("web"))
             assert await backend.adopt(harness.steady("web")) == Gone()
             assert await backend.stop(Instance("web", NODE), 1.0) is None
@@ -331,7 +331,7 @@ class BackendContract:
             with pytest.raises(BackendError, match=r"^web@n1: it does not run"):
                 await backend.reload(launch.instance)
             await backend.start(launch)
-            with pytest.raises(BackendError, match=r"^web@n1: backend\.reload_signal: not set"):
+            with pytest.raises(BackendError, match=r"^web@n1: backend\.reload(_signal)?: not set"):
                 await backend.reload(launch.instance)
 
     async def test_fifty_instances_start_and_stop_at_once(self, harness: Harness) -> None:
@@ -341,7 +341,7 @@ class BackendContract:
             async with asyncio.TaskGroup() as group:
                 starting = [group.create_task(backend.start(launch)) for launch in launches]
             handles = [task.result() for task in starting]
-            assert len({handle.pid for handle in handles}) == 50
+            assert len(set(handles)) == 50
             assert all(harness.is_running(handle) for handle in handles)
             async with asyncio.TaskGroup() as group:
                 for launch in launches:
