@@ -17,6 +17,27 @@ def _process(state_dir: Path, stack: str) -> Backend:
     return ProcessBackend(state_dir, stack)
 
 
+def _docker(state_dir: Path, stack: str) -> Backend:
+    from citadel_consul.backends.docker.backend import DockerBackend
+
+    return DockerBackend(state_dir, stack)
+
+
+def _command(state_dir: Path, stack: str) -> Backend:
+    from citadel_consul.backends.command import CommandBackend
+
+    return CommandBackend(state_dir, stack)
+
+
+def _systemd(state_dir: Path, stack: str) -> Backend:
+    from citadel_consul.backends.systemd.backend import SystemdBackend
+
+    return SystemdBackend(state_dir, stack)
+
+
 MAKERS: Mapping[str, Maker] = {
     "process": _process,
+    "systemd": _systemd,
+    "docker": _docker,
+    "command": _command,
 }

@@ -1,0 +1,1 @@
+"""Services in containers: single ones, and those of compose files."""
