@@ -25,6 +25,8 @@ from citadel_consul.store.keys import Keys
 
 SERVICE = Path(__file__).with_name("moody_service.py")
 INTERVAL_SECONDS = 0.5
+TIMEOUT_SECONDS = 1.5
+"""Longer than the interval: a service that waits for its turn on a busy machine is not to be taken for a hung one."""
 
 
 @dataclass
@@ -39,18 +41,20 @@ class Ward:
         policy = {key: fields.pop(key) for key in list(fields) if key in RecoveryPolicy.__dataclass_fields__}
         policy.setdefault("delay_seconds", 0.3)
         command = (sys.executable, "-S", "-E", str(SERVICE), str(port), str(self._ledger(name)), str(self._mood(name)))
-        url = f"http://127.0.0.1:{port}/health"
         defaults: dict[str, Any] = {
             "type": "test",
             "backend": ProcessBackend(command=command, env=MARK, reload_signal="SIGHUP"),
             "endpoint": f"http://127.0.0.1:{port}",
-            "checks": (
-                Check("http", CheckKind.HTTP, url, interval_seconds=INTERVAL_SECONDS, timeout_seconds=INTERVAL_SECONDS),
-            ),
+            "checks": (self.check(name),),
             "start_timeout_seconds": 20.0,
             "stop_timeout_seconds": 2.0,
         }
         return ServiceSpec(name=name, nodes=nodes, recovery=RecoveryPolicy(**policy), **{**defaults, **fields})
+
+    def check(self, name: str, interval_seconds: float = INTERVAL_SECONDS) -> Check:
+        """The check of a service."""
+        url = f"http://127.0.0.1:{self.world.ports.setdefault(name, free_port())}/health"
+        return Check("http", CheckKind.HTTP, url, interval_seconds=interval_seconds, timeout_seconds=TIMEOUT_SECONDS)
 
     def mood(self, mood: str, *names: str) -> None:
         """Have services answer so from now on."""
