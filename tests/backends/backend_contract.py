@@ -2,20 +2,22 @@
 
 A test file of a backend derives from :class:`BackendContract` and gives it a ``harness`` fixture: a machine on which
 services can be run, ended from outside and looked at, and of which any number of backends (agents, one after the
-other) can be made.
+other) can be made. Where a service manager stands between the agent and the services, :class:`ManagedContract` is the
+one: it can be away, and others can use it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
 
 import pytest
 
 from citadel_consul.backends.base import Backend, Exit, Gone, Handle, InstanceExited, Launch, Running, Unproven
 from citadel_consul.core.model import Instance
-from citadel_consul.errors import BackendError
+from citadel_consul.errors import BackendError, BackendUnavailable
 
 STACK = "contract"
 NODE = "n1"
@@ -331,7 +333,9 @@ class BackendContract:
             with pytest.raises(BackendError, match=r"^web@n1: it does not run"):
                 await backend.reload(launch.instance)
             await backend.start(launch)
-            with pytest.raises(BackendError, match=r"^web@n1: backend\.reload(_signal)?: not set"):
+            with pytest.raises(
+                BackendError, match=r"^web@n1: backend\.(reload(_signal)?: not set|unit: .* has no ExecReload=)"
+            ):
                 await backend.reload(launch.instance)
 
     async def test_fifty_instances_start_and_stop_at_once(self, harness: Harness) -> None:
@@ -349,3 +353,94 @@ class BackendContract:
             assert not any(harness.is_running(handle) for handle in handles)
             assert sorted(exited.instance for exited in exits.seen) == sorted(launch.instance for launch in launches)
             assert all(exited.requested for exited in exits.seen)
+
+
+class ManagedHarness(Harness, Protocol):
+    """A machine on which a service manager runs the services."""
+
+    def absence(self) -> AbstractAsyncContextManager[None]:
+        """The time for which the manager cannot be spoken to. What runs goes on."""
+        ...
+
+    async def start_by_hand(self, launch: Launch) -> None:
+        """Start a service as its manager's users do, without citadel."""
+        ...
+
+    def is_started(self, launch: Launch) -> bool:
+        """Whether what the launch names runs, whoever started it."""
+        ...
+
+
+class ManagedContract(BackendContract):
+    """The contract where a service manager has names for what it runs: a name is an identity, and needs no proof."""
+
+    async def test_what_is_not_proven_ours_is_neither_touched_nor_doubled(self, harness: Harness) -> None:
+        """What has a name is ours by its name: the record adds the generation, and nothing else hangs on it."""
+        launch = harness.steady("web", 3)
+        async with harness.backend() as backend:
+            handle = await backend.start(launch)
+        harness.make_unproven(launch.instance)
+        async with harness.backend() as backend:
+            assert await backend.adopt(launch) == Running(handle, 3)
+
+    async def test_what_was_started_by_hand_is_taken_over_as_it_is(self, harness: ManagedHarness) -> None:
+        launch = harness.steady("web", 5)
+        await harness.start_by_hand(launch)
+        async with harness.backend() as backend:
+            exits = watched(backend)
+            handle = await backend.start(launch)
+            assert harness.is_running(handle)
+            assert await backend.start(launch) == handle
+            assert await backend.stop(launch.instance, LONG) is not None
+            assert [exited.requested for exited in exits.seen] == [True]
+            assert not harness.is_started(launch)
+
+    async def test_a_manager_that_is_away_is_unavailable_and_starts_when_it_is_back(
+        self, harness: ManagedHarness
+    ) -> None:
+        async with harness.backend() as backend:
+            await backend.start(harness.steady("early"))
+            async with harness.absence():
+                with pytest.raises(BackendUnavailable, match=r"^web@n1: "):
+                    async with asyncio.timeout(LONG):
+                        await backend.start(harness.steady("web"))
+            handle = await eventually(lambda: backend.start(harness.steady("web")))
+            assert harness.is_running(handle)
+
+    async def test_an_absence_of_the_manager_is_no_end_of_what_it_runs(self, harness: ManagedHarness) -> None:
+        async with harness.backend() as backend:
+            exits = watched(backend)
+            launch = harness.steady("web")
+            handle = await backend.start(launch)
+            async with harness.absence():
+                assert harness.is_running(handle)
+            assert await eventually(lambda: backend.start(launch)) == handle
+            assert exits.seen == []
+            harness.kill(handle)
+            assert (await exits.next()).requested is False
+
+    async def test_an_end_during_an_absence_of_the_manager_is_told_afterwards(self, harness: ManagedHarness) -> None:
+        async with harness.backend() as backend:
+            exits = watched(backend)
+            launch = harness.steady("web")
+            handle = await backend.start(launch)
+            async with harness.absence():
+                harness.kill(handle)
+                await until(lambda: not harness.is_running(handle))
+            exited = await exits.next()
+            assert (exited.instance, exited.generation, exited.requested) == (launch.instance, 1, False)
+            again = await eventually(lambda: backend.start(harness.steady("web", 2)))
+            assert harness.is_running(again)
+
+
+T = TypeVar("T")
+
+
+async def eventually(call: Callable[[], Awaitable[T]]) -> T:
+    """The answer of a call that is tried again for as long as the manager is unavailable."""
+    async with asyncio.timeout(LONG):
+        while True:
+            try:
+                return await call()
+            except BackendUnavailable:
+                await asyncio.sleep(0.05)

@@ -190,6 +190,11 @@ class Machine:
         return self.run(["journalctl", "--no-pager", "--output=short-precise", *chosen], check=False).stdout
 
     @property
+    def root(self) -> Path:
+        """Its root folder as a process of the host sees it; its /proc, /run and /tmp are below it as well."""
+        return Path(f"/proc/{self.pid}/root")
+
+    @property
     def system_bus(self) -> str:
         """The address of its system bus as a process of the host can use it: by way of PID 1's root."""
         return f"unix:path=/proc/{self.pid}/root/run/dbus/system_bus_socket"

@@ -1,0 +1,1 @@
+"""The systemd backend: units over D-Bus."""
