@@ -10,13 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from cluster import Cluster
+from cluster import NODES, Cluster
 from consul_process import ConsulProcess
 from roles import Crew, NewCrew, PatientWorld
 
 from citadel_consul.consul.binary import ConsulBinary
-
-NODES = ("n1", "n2")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,7 +23,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--rounds", type=int, default=rounds, help="rounds of random faults (CITADEL_FAULT_ROUNDS)")
     seed = os.environ.get("CITADEL_FAULT_SEED")
     group.addoption("--seed", default=seed, help="seed of the random faults (CITADEL_FAULT_SEED); default: a new one")
-    group.addoption("--lanes", type=int, default=3, help="how many stacks the rounds are spread over")
+    group.addoption(
+        "--lanes", type=int, default=2, help="how many stacks on each of two clusters the rounds are spread over"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
