@@ -50,6 +50,7 @@ _PAST = {
     "contradicted": "passes its checks, whatever Consul says",
     "reloaded": "was told to reload",
     "not-reloaded": "could not be reloaded",
+    "released": "was let go of as it is",
 }
 """How an entry of the history reads as a sentence, where the word alone would not."""
 
@@ -152,6 +153,7 @@ class NodeAgent:
             version=__version__,
             api=self.config.api,
             home=self.config.home,
+            lets_go=True,
         )
         check = TTLCheck(
             service_name=SERVICE_NAME,
@@ -251,6 +253,7 @@ class NodeAgent:
             fresh_spec_of=self._specs.fresh,
             stop_timeout_of=self._stop_timeout_of,
             report=reporter.report,
+            forget=reporter.forget,
             note=lambda what, instance, seen: self._note(reporter, what, instance, seen),
             wall=self._wall,
         )

@@ -65,6 +65,7 @@ class Surroundings:
     fresh_spec_of: Callable[[str], Awaitable[ServiceSpec | None]]
     stop_timeout_of: Callable[[ServiceSpec | None], float]
     report: Callable[[Instance, Observed], None]
+    forget: Callable[[Instance], None]
     note: Callable[[str, Instance, Observed], None]
     wall: Callable[[], float]
 
@@ -80,6 +81,7 @@ class InstanceRunner:
         self._children: asyncio.TaskGroup | None = None
         self._readying: asyncio.Task[None] | None = None
         self._exit: Exit | None = None
+        self._let_go = False
         self.adopted = asyncio.Event()
         self.observed = last_seen or Observed(generation=0, phase=Phase.STOPPED, since=around.wall())
 
@@ -151,6 +153,13 @@ class InstanceRunner:
             if wanted.run and wanted.reloads > self.observed.reloads:
                 await self._reload(wanted.reloads)
             return
+        if wanted.released:
+            await self._release(wanted)
+            return
+        if self._let_go:  # it may run still, and is taken up as it is
+            await self._around.fresh_spec_of(self.instance.service)
+            await self._adopt()
+            self._let_go = False
         if not wanted.run:
             await self._stop(wanted)
         elif self.observed.alive:
@@ -302,6 +311,16 @@ class InstanceRunner:
         if wanted.grace_seconds is not None:
             return wanted.grace_seconds
         return self._around.stop_timeout_of(self._around.spec_of(self.instance.service))
+
+    async def _release(self, wanted: Desired) -> None:
+        """Let go of what runs, as it is: it is watched, shown in the catalog and reported no longer."""
+        await self._end_readying()
+        await self._quietly(self._around.catalog.withdraw(self.instance))
+        if self.observed.alive:
+            self._note("released")
+        self.observed = Observed(wanted.generation, Phase.STOPPED, self._around.wall())
+        self._let_go = True
+        self._around.forget(self.instance)
 
     # --- adopting -----------------------------------------------------------------------------------------------
 

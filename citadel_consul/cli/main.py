@@ -47,6 +47,7 @@ COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "agent": ("run", "agent", "Run the node agent of this machine."),
     "install": ("install", "install", "Install a node agent or an orchestrator on this machine."),
     "uninstall": ("uninstall", "uninstall", "Remove what install wrote; services run on."),
+    "handback": ("handback", "handback", "Hand services back to their own managers, running as they are."),
     "drill": ("drill", "drill", "Test the full cycle on the running stack."),
     "dev": ("dev", "dev", "Run Consul, orchestrator, agents and a stack on this machine."),
     "completion": ("completion", "completion", "Print the shell completion script."),

@@ -13,6 +13,7 @@ from dataclasses import replace
 from citadel_consul.core.accounting import keep_accounts
 from citadel_consul.core.actions import Action
 from citadel_consul.core.admission import begin
+from citadel_consul.core.handback import hand_back
 from citadel_consul.core.healing.heal import heal
 from citadel_consul.core.operation import Operation, OperationState
 from citadel_consul.core.plan import plan
@@ -25,6 +26,7 @@ def decide(snapshot: Snapshot, now: float) -> list[Action]:
     """The actions that the facts call for at ``now`` (unix seconds)."""
     turn = Turn(snapshot, now)
     taken = _work_off_operations(turn)
+    hand_back(turn, taken)
     heal(turn, taken)
     keep_accounts(turn)
     return turn.finish()

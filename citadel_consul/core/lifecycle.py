@@ -67,6 +67,7 @@ class Desired:
     ``drain_seconds`` is how long an instance that is to stop may drain first (see ``core.draining``); None: not at all.
 
     ``reloads`` counts the reloads ordered so far. A reload is no change of what should be, so the generation stays.
+    ``released``: it is to be let go of as it is, and neither started nor stopped (see ``core.handback``).
     """
 
     run: bool
@@ -77,6 +78,7 @@ class Desired:
     grace_seconds: float | None = None
     reloads: int = 0
     drain_seconds: float | None = None
+    released: bool = False
 
 
 @dataclass(frozen=True, slots=True)

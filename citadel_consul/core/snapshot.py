@@ -54,6 +54,7 @@ class Hold:
     """An operator's 'hands off'. ``until`` is unix seconds, None means until it is taken back.
 
     With ``maintenance``, what it covers is taken out of DNS as well (Consul's maintenance mode) as long as it stands.
+    With ``handback`` the service is to be let go of for good (see ``core.handback``).
     """
 
     scope: str
@@ -62,6 +63,7 @@ class Hold:
     reason: str = ""
     until: float | None = None
     maintenance: bool = False
+    handback: bool = False
 
     def stands(self, now: float) -> bool:
         """Whether it has not run out at ``now`` (unix seconds)."""

@@ -62,7 +62,10 @@ class HandoverRequest:
 
 @dataclass(frozen=True, slots=True)
 class AgentRecord:
-    """The node agent of a node: written under its own lock. ``home`` is its host and state folder."""
+    """The node agent of a node: written under its own lock. ``home`` is its host and state folder.
+
+    ``lets_go``: it knows the order to release an instance; one that does not would stop it.
+    """
 
     id: str
     node: str
@@ -72,6 +75,7 @@ class AgentRecord:
     version: str = ""
     api: str = ""
     home: str = ""
+    lets_go: bool = False
 
 
 @dataclass(frozen=True, slots=True)

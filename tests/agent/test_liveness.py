@@ -54,6 +54,7 @@ class Bedside:
             fresh_spec_of=self._fresh_spec_of,
             stop_timeout_of=lambda _: 1.0,
             report=lambda _instance, _seen: None,
+            forget=lambda _: None,
             note=lambda what, _instance, _seen: self.notes.append(what),
             wall=time.time,
         )

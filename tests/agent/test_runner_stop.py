@@ -50,6 +50,7 @@ async def running(machine: FakeMachine) -> AsyncIterator[tuple[InstanceRunner, a
             fresh_spec_of=fresh_spec_of,
             stop_timeout_of=lambda _: 1.0,
             report=lambda _, observed: reports.put_nowait(observed),
+            forget=lambda _: None,
             note=lambda *_: None,
             wall=lambda: 0.0,
         )
