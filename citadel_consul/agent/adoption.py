@@ -11,14 +11,16 @@ from citadel_consul.core.model import ServiceSpec
 
 
 def found_running(seen: Observed, found: Running, now: float) -> Observed:
-    """The report on what runs: ready if it was and is the same process, otherwise it has to prove itself."""
+    """The report on what runs: ready (or draining) if it was and is the same process, else it has to prove itself."""
     same = seen.pid == found.handle.pid
-    ready = seen.phase is Phase.READY and same
+    known = seen.phase in (Phase.READY, Phase.DRAINING) and same
     return replace(
         unexamined(seen),
         generation=max(found.generation, seen.generation if seen.alive else 0),
-        phase=Phase.READY if ready else Phase.STARTING,
-        since=seen.since if ready else now,
+        phase=seen.phase if known else Phase.STARTING,
+        since=seen.since if known else now,
+        drain_until=seen.drain_until if known else None,
+        in_flight=seen.in_flight if known else None,
         pid=found.handle.pid,
         unit=found.handle.unit,
         started_at=seen.started_at if same else now,
@@ -33,7 +35,7 @@ def found_gone(seen: Observed, found: Gone, spec: ServiceSpec, now: float) -> Ob
     if not seen.alive and started <= seen.generation:
         return None
     ended = found.exit or Exit.unknown("it ended while no node agent was watching")
-    stopped = seen.phase is Phase.STOPPING
+    stopped = seen.phase in (Phase.DRAINING, Phase.STOPPING)
     return Observed(
         generation=max(started, seen.generation),
         phase=Phase.STOPPED if stopped else Phase.COMPLETED if ended.succeeded and spec.oneshot else Phase.EXITED,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from citadel_consul import __version__
 from citadel_consul.agent.chronicle import Chronicle, Entry
+from citadel_consul.agent.draining import Drainer
 from citadel_consul.agent.gauge import Gauge
 from citadel_consul.agent.liveness import Liveness, Place
 from citadel_consul.agent.maintenance import Maintenance
@@ -44,6 +45,8 @@ MEND_SECONDS = 5.0
 _PAST = {
     "ready": "is ready",
     "adopted": "was found running",
+    "draining": "takes no new clients, and finishes what it has in hand",
+    "drain-timed-out": "did not finish what it has in hand in time",
     "stopping": "is being stopped",
     "failed": "could not be started",
     "failing": "does not pass its checks",
@@ -253,6 +256,7 @@ class NodeAgent:
             fresh_spec_of=self._specs.fresh,
             stop_timeout_of=self._stop_timeout_of,
             report=reporter.report,
+            drainer=Drainer(self._client, self._registrar, prober),
             forget=reporter.forget,
             note=lambda what, instance, seen: self._note(reporter, what, instance, seen),
             wall=self._wall,

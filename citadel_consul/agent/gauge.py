@@ -128,7 +128,7 @@ class Gauge:
 
     async def _measured(self, spec: ServiceSpec) -> Measurement:
         checks = [check for check in spec.checks if check.kind in MEASURED]
-        teller = next((check for check in checks if _tells_figures(check, spec)), None) or _endpoint_check(spec)
+        teller = teller_of(spec)
         questions = checks if teller is None or teller in checks else [*checks, teller]
         at = self._wall()
         async with asyncio.TaskGroup() as group:
@@ -167,7 +167,7 @@ class Gauge:
         began = loop.time()
         try:
             async with asyncio.timeout(check.timeout_seconds):
-                finding, body = await _request(client, check, with_body=with_body)
+                finding, body = await ask(client, check, with_body=with_body)
         except TimeoutError:
             return _Answer(Finding(f"no answer within {check.timeout_seconds:g} s"), None)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
@@ -175,7 +175,17 @@ class Gauge:
         return _Answer(finding, loop.time() - began, body)
 
 
-async def _request(client: httpx.AsyncClient, check: Check, *, with_body: bool) -> tuple[Finding | None, bytes]:
+def teller_of(spec: ServiceSpec) -> Check | None:
+    """The question that has the figures of a service for an answer: the check of its health endpoint, if there is one,
+    else that endpoint itself; None if it cannot be asked."""
+    return next((check for check in spec.checks if _tells_figures(check, spec)), None) or _endpoint_check(spec)
+
+
+async def ask(client: httpx.AsyncClient, check: Check, *, with_body: bool) -> tuple[Finding | None, bytes]:
+    """Run an http check: what it finds, and what was said (no more than a little above :data:`BODY_BYTES`).
+
+    Raises httpx.HTTPError, httpx.InvalidURL or ValueError if there is no answer.
+    """
     headers = [(name, value) for name, values in check.headers.items() for value in values]
     async with client.stream(
         check.method, url_of(check), headers=headers, timeout=check.timeout_seconds, follow_redirects=True

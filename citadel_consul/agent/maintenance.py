@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 MARK = "citadel hold"
 """How the notes of a mark of ours begin."""
+LEAVING = frozenset({Phase.DRAINING, Phase.STOPPING})
+"""The phases in which an instance must not be named, whoever has set the mark: it goes with the registration."""
 LOOK_SECONDS = 2.0
 """A hold runs out without anybody saying so, and an instance that is started anew is registered without its mark."""
 
@@ -90,7 +92,7 @@ class Maintenance:
             notes = marks.get(service)
             if hold is not None and notes is None and phase is Phase.READY:
                 await self._set(instance, hold)
-            elif hold is None and notes is not None and notes.startswith(MARK):
+            elif hold is None and notes is not None and notes.startswith(MARK) and phase not in LEAVING:
                 await self._clear(instance)
 
     async def _marks(self) -> dict[str, str]:

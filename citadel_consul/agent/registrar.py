@@ -14,6 +14,7 @@ restore of a snapshot some is missing and some is there again. By itself the age
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,9 @@ from citadel_consul.store.state import instance_of
 
 VISIBLE_SECONDS = 10.0
 """How long the catalog may take to show a registration before it is made again."""
+
+DRAINING = "citadel drains it: it is stopped when nothing more is in flight"
+"""What stands in the notes of the maintenance mode, for people."""
 
 Render = Callable[[ServiceSpec, str], dict[str, Any]]
 """The body of the agent API's registration for a spec, with the given status on every check."""
@@ -41,12 +45,13 @@ class Registrar:
         self._render = render
         self._ready: dict[Instance, ServiceSpec] = {}
         self._down: dict[Instance, ServiceSpec] = {}
+        self._leaving: set[Instance] = set()
         self._missed: frozenset[str] = frozenset()
         self._ghosts: frozenset[str] = frozenset()
 
     async def announce(self, spec: ServiceSpec, instance: Instance) -> None:
         """Register as passing, and return when the catalog shows it so."""
-        self._down.pop(instance, None)
+        self._forget(instance)
         self._ready[instance] = spec
         if not all(check.kind in PROBED for check in spec.checks):
             await self._register(spec, CRITICAL)  # what we cannot probe, Consul or the service itself has to say
@@ -63,19 +68,38 @@ class Registrar:
 
     async def mark_down(self, spec: ServiceSpec, instance: Instance) -> None:
         """Show an instance that was ready once as critical, until it is ready again or taken out."""
-        self._ready.pop(instance, None)
+        self._forget(instance)
         self._down[instance] = spec
         await self._register(spec, CRITICAL)
 
     async def withdraw(self, instance: Instance) -> None:
         """Take the instance out of the catalog. Fine if it is not there."""
+        self._forget(instance)
+        await self._client.deregister_service(self._id(instance))
+
+    async def conceal(self, instance: Instance) -> None:
+        """Have the catalog name a registered instance to nobody, by Consul's maintenance mode; return when it is so.
+
+        It stays registered, so that people see it, until it is taken out or is ready again.
+        """
+        self._forget(instance)
+        self._leaving.add(instance)
+        with contextlib.suppress(NotFound):  # the agent has forgotten it, and the catalog will soon
+            await self._client.service_maintenance(self._id(instance), True, DRAINING)
+        await self._until_concealed(instance)
+
+    def _forget(self, instance: Instance) -> None:
         self._ready.pop(instance, None)
         self._down.pop(instance, None)
-        await self._client.deregister_service(self._id(instance))
+        self._leaving.discard(instance)
 
     def adopt(self, instance: Instance, spec: ServiceSpec) -> None:
         """Take an instance as registered by an earlier agent, to be mended if it is not."""
         self._ready[instance] = spec
+
+    def adopt_leaving(self, instance: Instance) -> None:
+        """Take an instance as concealed by an earlier agent."""
+        self._leaving.add(instance)
 
     async def mend(self, consul_node: str) -> None:
         """Register what Consul forgot, and take out what nobody answers for (a ghost of this stack and node)."""
@@ -89,7 +113,7 @@ class Registrar:
         for instance, spec in list(self._ready.items()):
             if self._id(instance) not in there and self._ready.get(instance) is spec:
                 await self._register(spec, PASSING)
-        known = {self._id(i) for i in (*self._ready, *self._down)}
+        known = {self._id(i) for i in (*self._ready, *self._down, *self._leaving)}
         for service_id in there:
             if service_id not in known and instance_of(self._stack, service_id) is not None:
                 await self._deregister_quietly(service_id)
@@ -105,7 +129,7 @@ class Registrar:
         for instance, spec in list(self._ready.items()):
             if self._id(instance) in missed & self._missed and self._ready.get(instance) is spec:
                 await self._register(spec, PASSING)
-        known = {self._id(i) for i in (*self._ready, *self._down)}
+        known = {self._id(i) for i in (*self._ready, *self._down, *self._leaving)}
         ghosts, self._ghosts = self._ghosts, frozenset(listed.keys() - known)
         for service_id in ghosts & self._ghosts:
             await self._exorcise(service_id, listed[service_id])
@@ -134,6 +158,14 @@ class Registrar:
         while True:
             found = await self._client.health_service(instance.service, index=index, wait_seconds=2.0)
             if any(entry.service.id == wanted and entry.status != CRITICAL for entry in found.value):
+                return
+            index = found.index or None
+
+    async def _until_concealed(self, instance: Instance) -> None:
+        wanted, index = self._id(instance), None
+        while True:
+            found = await self._client.health_service(instance.service, index=index, wait_seconds=2.0)
+            if not any(entry.service.id == wanted and entry.status != CRITICAL for entry in found.value):
                 return
             index = found.index or None
 

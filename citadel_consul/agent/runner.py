@@ -46,11 +46,25 @@ class Catalog(Protocol):
         """Take the instance out of the catalog."""
         ...
 
+    def adopt_leaving(self, instance: Instance) -> None:
+        """Take an instance as one that an earlier agent was draining."""
+        ...
+
 
 class Readiness(Protocol):
     """Tells when an instance serves."""
 
     async def until_ready(self, spec: ServiceSpec) -> None: ...
+
+
+class Drainer(Protocol):
+    """Sees to it that an instance can be stopped without anybody noticing."""
+
+    async def drain(
+        self, spec: ServiceSpec, instance: Instance, pid: int | None, tell: Callable[[int | None], None]
+    ) -> None:
+        """Take the instance out of what clients look up, and return when nothing more is in flight."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +75,7 @@ class Surroundings:
     backend: Backend
     catalog: Catalog
     readiness: Readiness
+    drainer: Drainer
     spec_of: Callable[[str], ServiceSpec | None]
     fresh_spec_of: Callable[[str], Awaitable[ServiceSpec | None]]
     stop_timeout_of: Callable[[ServiceSpec | None], float]
@@ -149,6 +164,9 @@ class InstanceRunner:
         wanted = self._wanted
         if wanted is None:
             return
+        if wanted.run and self.observed.phase is Phase.DRAINING:
+            self._serve_again(wanted)
+            return
         if wanted.generation <= self.observed.generation:
             if wanted.run and wanted.reloads > self.observed.reloads:
                 await self._reload(wanted.reloads)
@@ -232,8 +250,13 @@ class InstanceRunner:
                 return
             else:
                 break
-        if self.observed.phase is Phase.STARTING and self._exit is None:
+        if self._exit is not None:
+            return
+        if self.observed.phase is Phase.STARTING:
             self._become(Phase.READY, ready_at=self._around.wall(), detail="")
+            self._note("ready")
+        elif self.observed.phase is Phase.DRAINING:
+            self._become(Phase.READY)
             self._note("ready")
 
     async def _end_readying(self) -> None:
@@ -253,16 +276,68 @@ class InstanceRunner:
             self._note("reloaded" if not error else "not-reloaded")
         self._say(replace(self.observed, reloads=number, reload_error=error))
 
+    # --- draining -----------------------------------------------------------------------------------------------
+
+    async def _drain(self, wanted: Desired, spec: ServiceSpec) -> bool:
+        """Let it finish what it has in hand; returns whether it is to be stopped then.
+
+        It is not if another order has come meanwhile, unless that is one to stop after a drain as well.
+        """
+        now = self._around.wall()
+        until = self.observed.drain_until or now + (wanted.drain_seconds or 0.0)
+        if self.observed.phase is Phase.DRAINING:
+            self._say(replace(self.observed, drain_until=until))
+        else:
+            self._become(Phase.DRAINING, drain_until=until, detail="")
+            self._note("draining")
+        async with asyncio.TaskGroup() as group:
+            draining = group.create_task(self._until_drained(spec, until - now))
+            while not draining.done() and self._exit is None and self._goes_on_draining():
+                news = group.create_task(self._news.wait())
+                await asyncio.wait({draining, news}, return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+                self._news.clear()
+            draining.cancel()
+        self._news.set()
+        return self._goes_on_draining()
+
+    async def _until_drained(self, spec: ServiceSpec, seconds: float) -> None:
+        def tell(count: int | None) -> None:
+            self._say(replace(self.observed, in_flight=count))
+
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._around.drainer.drain(spec, self.instance, self.observed.pid, tell)
+        except TimeoutError:
+            self._note("drain-timed-out")
+
+    def _goes_on_draining(self) -> bool:
+        newest = self._wanted
+        return newest is not None and not newest.run and newest.drain_seconds is not None
+
+    def _serve_again(self, wanted: Desired) -> None:
+        """What was to be stopped is wanted after all: have it found again."""
+        generation = max(wanted.generation, self.observed.generation)
+        self._say(replace(self.observed, generation=generation, drain_until=None, in_flight=None))
+        spec = self._around.spec_of(self.instance.service)
+        if spec is not None and (self._readying is None or self._readying.done()):
+            self._watch_readiness(spec)
+
     # --- stopping -----------------------------------------------------------------------------------------------
 
     async def _stop(self, wanted: Desired) -> None:
         await self._end_readying()
+        spec = self._around.spec_of(self.instance.service)
+        if wanted.drain_seconds and spec is not None and self.observed.phase in (Phase.READY, Phase.DRAINING):
+            if not await self._drain(wanted, spec):
+                return
+            wanted = self._wanted or wanted
         await self._quietly(self._around.catalog.withdraw(self.instance))
         if self.observed.alive:
             self._become(Phase.STOPPING, detail="")
             self._note("stopping")
             try:
-                exit_ = await self._stop_by_order(wanted)
+                exit_ = await self._stop_by_order(wanted) or self._exit
             except (BackendUnavailable, BackendError) as error:
                 self._say(replace(self.observed, detail=f"cannot be stopped: {error}"))
                 await self._again_later()
@@ -347,6 +422,8 @@ class InstanceRunner:
             self._note("adopted")
             if self.observed.phase is Phase.READY:
                 self._around.catalog.adopt(self.instance, spec)
+            elif self.observed.phase is Phase.DRAINING:
+                self._around.catalog.adopt_leaving(self.instance)
             else:
                 self._watch_readiness(spec)
         elif isinstance(found, Gone):
@@ -368,7 +445,10 @@ class InstanceRunner:
 
     def _become(self, phase: Phase, **changes: object) -> None:
         check_transition(self.observed.phase, phase)
-        self._say(replace(unexamined(self.observed), phase=phase, since=self._around.wall(), **changes))  # type: ignore[arg-type]
+        drain: dict[str, object] = {"drain_until": None, "in_flight": None}
+        self._say(
+            replace(unexamined(self.observed), phase=phase, since=self._around.wall(), **{**drain, **changes})  # type: ignore[arg-type]
+        )
 
     def _fail(self, wanted: Desired, detail: str) -> None:
         self._become(Phase.FAILED, generation=wanted.generation, pid=None, unit=None, detail=detail)

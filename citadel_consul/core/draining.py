@@ -24,6 +24,8 @@ from citadel_consul.core.rules import unmet_edges
 from citadel_consul.core.snapshot import Snapshot
 from citadel_consul.core.turn import Turn
 
+IN_FLIGHT = "in_flight"
+"""The figure of a service (``metrics`` of its spec) that says how many requests it has in hand."""
 TAKEN_BACK = "the drain was taken back"
 
 

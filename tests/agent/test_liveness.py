@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from consul_process import ConsulSpace
 
+from citadel_consul.agent.draining import Drainer
 from citadel_consul.agent.examination import Diagnosis
 from citadel_consul.agent.liveness import Liveness, Place
 from citadel_consul.agent.readiness import Prober
@@ -45,11 +46,13 @@ class Bedside:
     def __post_init__(self) -> None:
         self.instance = Instance(self.spec.name, "n1")
         last = Observed(1, self.phase, self.since, started_at=self.since)
+        registrar, prober = Registrar(self.client, self.stack, "n1", lambda _spec, _status: {}), Prober()
         around = Surroundings(
             stack=self.stack,
             backend=FakeBackend(FakeMachine()),
-            catalog=Registrar(self.client, self.stack, "n1", lambda _spec, _status: {}),
-            readiness=Prober(),
+            catalog=registrar,
+            readiness=prober,
+            drainer=Drainer(self.client, registrar, prober),
             spec_of=lambda _: self.spec,
             fresh_spec_of=self._fresh_spec_of,
             stop_timeout_of=lambda _: 1.0,

@@ -27,9 +27,13 @@ class Catalog:
 
     async def withdraw(self, instance: Instance) -> None: ...
 
+    def adopt_leaving(self, instance: Instance) -> None: ...
+
 
 class Ready:
     async def until_ready(self, spec: ServiceSpec) -> None: ...
+
+    async def drain(self, spec: ServiceSpec, instance: Instance, pid: int | None, tell: object) -> None: ...
 
 
 async def fresh_spec_of(_: str) -> ServiceSpec:
@@ -46,6 +50,7 @@ async def running(machine: FakeMachine) -> AsyncIterator[tuple[InstanceRunner, a
             backend=backend,
             catalog=Catalog(),
             readiness=Ready(),
+            drainer=Ready(),
             spec_of=lambda _: SPEC,
             fresh_spec_of=fresh_spec_of,
             stop_timeout_of=lambda _: 1.0,
