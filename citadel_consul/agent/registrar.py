@@ -123,8 +123,8 @@ class Registrar:
 
         Only what was found twice in a row: a moment after a change the two differ in any case.
         """
-        checks = (await self._client.health_node(consul_node)).value
-        listed = {c.service_id: c.service_name for c in checks if self._is_ours(c.service_id)}
+        entries = (await self._client.node_services(consul_node)).values()
+        listed = {entry.id: entry.name for entry in entries if self._is_ours(entry.id)}
         missed, self._missed = self._missed, frozenset(self._id(i) for i in self._ready) - listed.keys()
         for instance, spec in list(self._ready.items()):
             if self._id(instance) in missed & self._missed and self._ready.get(instance) is spec:

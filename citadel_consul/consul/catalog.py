@@ -128,6 +128,16 @@ class Catalog(Endpoint):
         """The name of every service, with all tags that any of its instances has, sorted (Consul has no order)."""
         return await self._read(_tags_by_service, "/v1/catalog/services", blocking(index, wait_seconds))
 
+    async def node_services(
+        self,
+        node: str,
+        *,
+        filter: str | None = None,  # noqa: A002  # the API's own word
+    ) -> Mapping[str, ServiceEntry]:
+        """What the catalog has on a node, by the id of the service; nothing for a node that it does not know."""
+        params = (("filter", filter),) if filter else ()
+        return await self._read(_services_by_id, f"/v1/catalog/node/{node}", params)
+
     async def catalog_nodes(
         self,
         index: int | None = None,
@@ -218,6 +228,12 @@ def _leader(response: Response) -> str | None:
     if not isinstance(leader, str):
         raise TypeError("the leader's address is no string")
     return leader or None
+
+
+def _services_by_id(response: Response) -> Mapping[str, ServiceEntry]:
+    listing = document(response)
+    services = (listing or {}).get("Services") or {}
+    return {service_id: service_entry(item) for service_id, item in services.items()}
 
 
 def _tags_by_service(response: Response) -> Indexed[Mapping[str, tuple[str, ...]]]:

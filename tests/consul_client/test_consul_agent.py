@@ -91,6 +91,8 @@ async def test_the_health_of_a_service_is_its_worst_check(client: ConsulClient) 
     (instance,) = (await client.health_service("web", near="_agent", tag="blue")).value
     assert (instance.address, instance.service.port) == ("127.0.0.1", 8080)
     assert (await client.catalog_services()).value["web"] == ("blue", "v1")
+    assert (await client.node_services(instance.node.name, filter='Service == "web"')).keys() == {"web-1"}
+    assert (await client.node_services("nowhere")) == {}
     (critical,) = (await client.health_state("critical")).value
     assert (critical.check_id, critical.service_id, critical.service_name) == ("web-1:a", "web-1", "web")
     assert critical.tags == ("v1", "blue")

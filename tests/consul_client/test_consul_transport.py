@@ -161,6 +161,7 @@ async def test_no_error_of_python_consul_escapes_whatever_the_answer(status: int
         client.health_service("a"),
         client.catalog_services(),
         client.catalog_nodes(),
+        client.node_services("a"),
         client.status_leader(),
         client.event_fire("a"),
     ]
