@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from citadel_consul.cli.spans import span
+from citadel_consul.cli.spans import clock, span
 from citadel_consul.core.healing.observers import doubts
+from citadel_consul.core.healing.quarantine import quiet_again_at
 from citadel_consul.core.health import WRONG, Status, hold_on, instance_status, service_statuses
 from citadel_consul.core.incident import STACK, Incident, IncidentState
 from citadel_consul.core.lifecycle import Observed, Phase
@@ -50,7 +51,12 @@ def treatment_of(snapshot: Snapshot, service: str, now: float) -> str:
     if incident.state is IncidentState.GAVE_UP:
         return f"given up after {_attempts(incident)}: mend it, then citadel recover {service}"
     if incident.state is IncidentState.QUARANTINED:
-        return f"quarantined, since it comes and goes too often: mend it, then citadel recover {service}"
+        at = quiet_again_at(snapshot, incident, now)
+        until = "until it has been quiet" + (f", {clock(at)} at the earliest" if at > now else "")
+        return f"in quarantine {until}: mend it, then citadel recover {service}"
+    if incident.healthy_since is not None:
+        how = f"after {_attempts(incident)}" if incident.attempts else "by itself"
+        return f"it serves again, {how}, and is watched for a moment"
     if incident.next_attempt_at is not None and incident.next_attempt_at > now:
         return f"{_attempts(incident)} so far, the next in {span(incident.next_attempt_at - now)}"
     if incident.state is IncidentState.RECOVERING:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from citadel_consul.cli.ailments import Outputs, reason_of, treatment_of
-from citadel_consul.cli.spans import span
+from citadel_consul.cli.ailments import Outputs, is_frozen, reason_of, treatment_of
+from citadel_consul.cli.spans import clock, span
 from citadel_consul.core.answers.dependencies import start_seconds
 from citadel_consul.core.health import SERVING, Status, hold_on, instance_status, service_status
 from citadel_consul.core.model import Edge
@@ -144,6 +144,8 @@ def _when(case: Case, operation: Operation) -> str:
     seconds, unknown = _remaining(case, case.service, case.took)
     if unknown is not None:
         return f"{bound}; no estimate, since {unknown} has not been started before"
+    if seconds <= 0.0:
+        return f"it takes longer than the last time; {bound}"
     return f"in about {span(seconds)}, going by the last starts; {bound}"
 
 
@@ -171,14 +173,19 @@ def _at_rest(case: Case, status: Status) -> tuple[str, str, str]:
     hold = next((h for i in unwell if (h := hold_on(snapshot, i, case.now)) is not None), None)
     reasons = [text for i in unwell if (text := reason_of(snapshot, i, case.now, case.outputs))]
     if status is Status.HELD and hold is not None:
-        why = f": {hold.reason}" if hold.reason else ""
+        why = "; ".join(reasons) or f"held by {hold.by or 'somebody'}"
         place = hold.name if hold.scope == "service" else f"{hold.scope} {hold.name}".rstrip()
-        return f"held by {hold.by or 'somebody'}{why}", "", f"citadel unhold {place}"
+        end = "when the hold is taken back" if hold.until is None else f"when the hold ends, at {clock(hold.until)}"
+        return f"{why}: {hold.reason}" if hold.reason else why, end, f"citadel unhold {place}"
     if any((d := snapshot.desired.get(i)) is not None and d.run for i in unwell):
         what = "; ".join(reasons) or f"it is {status}"
         if status is Status.STARTING:
             return f"it was told to start and is not ready yet ({what})", "", f"citadel logs {service}"
-        return what, treatment_of(snapshot, service, case.now), f"citadel logs {service}; citadel recover {service}"
+        do = f"citadel logs {service}; citadel recover {service}"
+        if is_frozen(snapshot):
+            when = "recovery is frozen, since too much failed at once: see citadel status"
+            return what, when, f"{do}; citadel recover all goes on with everything"
+        return what, treatment_of(snapshot, service, case.now), do
     why = _history(case) or "nobody has asked for it"
     wanted = any((d := snapshot.desired.get(i)) is not None and d.wanted for i in unwell)
     return why, "as soon as what it needs is back: it is still wanted" if wanted else "", f"citadel up {service}"

@@ -10,6 +10,7 @@ import click
 
 from citadel_consul.cli.invocation import Invocation, caller, command_options, run
 from citadel_consul.cli.printing import print_answer
+from citadel_consul.cli.spans import clock
 from citadel_consul.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -118,4 +119,4 @@ def _place(scope: str, name: str) -> str:
 def _how_long(hold: Hold) -> str:
     if hold.until is None:
         return "until it is taken back"
-    return f"until {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(hold.until))}"
+    return f"until {clock(hold.until)}"

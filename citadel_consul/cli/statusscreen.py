@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from citadel_consul.cli.ailments import Ailment, ailments
+from citadel_consul.cli.ailments import Ailment, ailments, treatment_of
 from citadel_consul.cli.looking import Look
 from citadel_consul.cli.screen import BLANK, Line, Piece, columns, heading, word
 from citadel_consul.cli.spans import clock, span
@@ -12,12 +12,16 @@ from citadel_consul.core.answers.health import uptime_seconds
 from citadel_consul.core.answers.problems import StackProblem
 from citadel_consul.core.answers.status import OrchestratorStatus, StatusAnswer, status_answer
 from citadel_consul.core.health import Status, instance_status, service_statuses
+from citadel_consul.core.incident import STACK, Incident
 from citadel_consul.core.operation import Operation, OperationState, StepState
 from citadel_consul.core.snapshot import Snapshot
 
 MOST_SERVICES = 40
 """Up to so many services are listed one by one; what is not healthy is listed in any case."""
 MOST_NAMES = 5
+MOST_INCIDENTS = 5
+RECENT_SECONDS = 3600.0
+"""For how long an incident is shown that is over."""
 
 
 def answer_of(look: Look) -> StatusAnswer:
@@ -32,6 +36,7 @@ def status_lines(look: Look) -> list[Line]:
     sections = (
         _wrong(look, answer.orchestrator_status.problems, found),
         _under_way(look),
+        _incidents(look, found),
         _held(look),
         _services(look),
         _control(look, answer.orchestrator_status),
@@ -61,6 +66,8 @@ def _head(look: Look, answer: StatusAnswer) -> Line:
 def _wrong(look: Look, problems: Sequence[StackProblem], found: Sequence[Ailment]) -> list[Line]:
     """Without a leader nothing else can be mended, so that comes first; then causes, then what suffers from them."""
     if not problems and not found:
+        if any(not incident.over for incident in look.snapshot.incidents.values()):
+            return [Line((Piece("nothing fails now", fg="green"),), "; what did a moment ago stands below")]
         return [Line((Piece("nothing is wrong", fg="green"),))] if look.snapshot.specs else []
     told = {ailment.service for ailment in found}  # what is done about a service stands with the service
     others = [p for p in problems if not _is_urgent(p) and not (p.kind == "recovery" and p.place in told)]
@@ -115,7 +122,8 @@ def _names(names: Sequence[str]) -> str:
 
 def _problem(problem: StackProblem) -> list[Line]:
     if _is_urgent(problem):
-        return [Line((Piece("  ✘ ", fg="red"),), problem.message)]
+        first, *rest = problem.message.split(". ")
+        return [Line((Piece("  ✘ ", fg="red"),), first), *(Line((Piece("    "),), text, dim=True) for text in rest)]
     kind = {"agent": "node", "recovery": "service"}.get(problem.kind, problem.kind)
     lead = (Piece("  ! ", fg="yellow"), Piece(f"{kind} {problem.place}  ", bold=True))
     lines = [Line(lead, f"is not in force: {problem.message}" if problem.kind == "edge" else problem.message)]
@@ -171,6 +179,39 @@ def waits_of(operation: Operation) -> list[str]:
     ]
     rest = len(texts) - MOST_NAMES
     return texts[:MOST_NAMES] + ([f"and {rest} more steps: citadel ops show {operation.id}"] if rest > 0 else [])
+
+
+def _incidents(look: Look, found: Sequence[Ailment]) -> list[Line]:
+    """What failed and does not any more: who was woken by it finds it here."""
+    ill = {ailment.service for ailment in found}
+    recent = [
+        incident
+        for incident in look.snapshot.incidents.values()
+        if incident.service != STACK and incident.service not in ill and not _is_old(incident, look.at)
+    ]
+    if not recent:
+        return []
+    recent.sort(key=lambda incident: incident.opened_at, reverse=True)
+    rows = [(Piece(i.service, bold=True), Piece(clock(i.opened_at), dim=True)) for i in recent[:MOST_INCIDENTS]]
+    texts = [_course(look, incident) for incident in recent[:MOST_INCIDENTS]]
+    rest = len(recent) - MOST_INCIDENTS
+    more = [Line((Piece("  "),), f"and {rest} more: citadel events", dim=True)] if rest > 0 else []
+    return [heading("INCIDENTS"), *columns(rows, texts), *more]
+
+
+def _is_old(incident: Incident, now: float) -> bool:
+    return incident.closed_at is not None and incident.closed_at < now - RECENT_SECONDS
+
+
+def _course(look: Look, incident: Incident) -> str:
+    """What failed, and what came of it."""
+    if incident.over:
+        end = f"{incident.outcome}, over at {clock(incident.closed_at)}"
+    else:
+        end = treatment_of(look.snapshot, incident.service, look.at)
+    began = f"failed {incident.failure}" if incident.failure.startswith("on ") else incident.failure
+    part = "; told with that of what it needs" if incident.part_of is not None else ""
+    return f"{began}; {end}{part}"
 
 
 def _held(look: Look) -> list[Line]:

@@ -10,6 +10,7 @@ can span several incidents: an incident ends soon after its service is healthy, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -95,6 +96,11 @@ class Incident:
     @property
     def over(self) -> bool:
         return self.state is IncidentState.CLOSED
+
+    @property
+    def failure(self) -> str:
+        """What failed, to be read after the service's name: ``on n1: killed by SIGKILL``."""
+        return re.sub(rf"(^|; ){re.escape(self.service)}@", r"\1on ", self.detail or self.cause)
 
 
 @dataclass(frozen=True, slots=True)

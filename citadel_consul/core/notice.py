@@ -18,6 +18,9 @@ from enum import StrEnum
 
 from citadel_consul.core.incident import STACK, Incident, IncidentState, stamp
 
+MOST_NAMES = 20
+"""How many services the blast radius names; the incident has them all."""
+
 
 class Transition(StrEnum):
     """What happened to an incident that people are told of."""
@@ -66,31 +69,42 @@ class Notice:
     @property
     def title(self) -> str:
         """The whole of it in one line."""
+        failure = self.incident.failure
         text = _TITLES[self.transition, self.subject is None].format(
-            service=self.subject, cause=self.incident.detail or self.incident.cause, **_ending(self.incident)
-        )
+            service=self.subject, cause=f" {failure}" if failure.startswith("on ") else f": {failure}",
+            **_ending(self.incident),
+        )  # fmt: skip
         return f"[{self.stack}] {'TEST: ' if self.rehearsal else ''}{text}"
 
     @property
     def blast_radius(self) -> str:
         """Whom it affects, as a sentence."""
-        affected = self.incident.affected
+        affected, over = self.incident.affected, self.transition is Transition.CLOSED
         if not affected:
             return "Nothing else depends on it."
+        names = ", ".join(affected[:MOST_NAMES])
+        if len(affected) > MOST_NAMES:
+            names += f" and {len(affected) - MOST_NAMES} more"
         if self.subject is None:
-            return f"Failing: {', '.join(affected)}."
-        return f"Cannot run without it: {', '.join(affected)} ({len(affected)})."
+            return f"{'Had failed' if over else 'Failing'}: {names}."
+        return f"{'Could not' if over else 'Cannot'} run without it: {names} ({len(affected)})."
 
     @property
     def done(self) -> str:
-        """What was done about it so far, as a sentence."""
+        """What was done about it so far, as a sentence or two."""
         incident = self.incident
+        if self.subject is None:
+            over = self.transition is Transition.CLOSED
+            return "Nothing was recovered automatically meanwhile." if over else "Nothing is recovered automatically."
+        if incident.waits_for and not incident.attempts:
+            return f"Nothing yet: {incident.waits_for}."
         tried = f"{incident.attempts} attempt{'' if incident.attempts == 1 else 's'} to recover it"
         if incident.operations:
             tried += f" ({', '.join(incident.operations)})"
         if incident.followed:
             tried += f"; started again after it: {', '.join(incident.followed)}"
-        return f"Nothing yet: {incident.waits_for}." if incident.waits_for and not incident.attempts else f"{tried}."
+        serves = self.transition is Transition.OPENED and incident.healthy_since is not None
+        return f"{tried}.{' It serves again, and is being watched.' if serves else ''}"
 
     @property
     def advice(self) -> str:
@@ -99,20 +113,22 @@ class Notice:
         if self.transition is Transition.CLOSED:
             return f"citadel events {service}" if service else "citadel status"
         if service is None:
-            return "citadel status shows what fails; citadel recover all goes on with automatic recovery"
+            return "citadel status shows what fails: look for what it has in common; citadel recover all goes on"
         if self.transition is Transition.GAVE_UP:
             return f"citadel explain {service}; citadel logs {service}; citadel recover {service} tries again"
+        if self.transition is Transition.QUARANTINED:
+            return f"citadel explain {service}; citadel logs {service}; citadel recover {service} ends the quarantine"
         return f"citadel explain {service}; citadel events {service}"
 
 
 _TITLES = {
-    (Transition.OPENED, False): "{service} fails: {cause}",
-    (Transition.GAVE_UP, False): "{service} has failed for good: {cause}",
-    (Transition.QUARANTINED, False): "{service} comes and goes, and is left alone until it is quiet: {cause}",
+    (Transition.OPENED, False): "{service} fails{cause}",
+    (Transition.GAVE_UP, False): "{service} has failed for good{cause}",
+    (Transition.QUARANTINED, False): "{service} comes and goes, and is left alone until it is quiet{cause}",
     (Transition.CLOSED, False): "{service}: {outcome}, after {seconds:.0f} s",
-    (Transition.OPENED, True): "automatic recovery is frozen: {cause}",
-    (Transition.GAVE_UP, True): "the stack has failed for good: {cause}",
-    (Transition.QUARANTINED, True): "the stack comes and goes: {cause}",
+    (Transition.OPENED, True): "automatic recovery is frozen{cause}",
+    (Transition.GAVE_UP, True): "the stack has failed for good{cause}",
+    (Transition.QUARANTINED, True): "the stack comes and goes{cause}",
     (Transition.CLOSED, True): "automatic recovery goes on: {outcome}, after {seconds:.0f} s",
 }
 

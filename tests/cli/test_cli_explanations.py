@@ -8,6 +8,7 @@ import pytest
 from moments import NOW, moment
 
 from citadel_consul.cli.explaining import Case, Explanation, explain_service
+from citadel_consul.core.incident import STACK, Incident, IncidentState
 from citadel_consul.core.lifecycle import Phase
 from citadel_consul.core.model import Instance
 from citadel_consul.core.operation import Kind, Operation, OperationState, Step, StepAction, StepState
@@ -104,9 +105,28 @@ def test_what_ended_says_how_and_where_to_look() -> None:
 
 
 def test_a_hold_is_the_reason_why_nothing_is_done_about_it() -> None:
-    held = moment({"top": Phase.EXITED}, holds=(Hold("service", "top", "carol", "migration"),))
-    told = explain(held)
-    assert (told.status, told.why, told.do) == ("held", "held by carol: migration", "citadel unhold top")
+    hold = Hold("service", "top", "carol", "migration")
+    details = {"top": "killed by SIGKILL"}
+    told = explain(moment({"top": Phase.EXITED}, details=details, holds=(hold,)))
+    assert (told.status, told.why) == ("held", "killed by SIGKILL; held by carol: migration")
+    assert (told.when, told.do) == ("when the hold is taken back", "citadel unhold top")
+    told = explain(moment({"top": Phase.EXITED}, details=details, holds=(replace(hold, until=NOW + 60.0),)))
+    assert told.when == "when the hold ends, at 2025-07-15T14:31:00Z"
+
+
+def test_a_recovery_that_is_frozen_is_the_reason_why_nothing_is_done_about_it() -> None:
+    stack = Incident("i1", STACK, IncidentState.OPEN, opened_at=NOW, cause="mass_failure")
+    told = explain(replace(moment({"top": Phase.EXITED}), incidents={STACK: stack}))
+    assert told.when == "recovery is frozen, since too much failed at once: see citadel status"
+    assert told.do == "citadel logs top; citadel recover top; citadel recover all goes on with everything"
+
+
+def test_a_start_that_takes_longer_than_the_last_one_says_so() -> None:
+    operation = startup(start("base", StepState.RUNNING, NOW - 30.0))
+    before = startup(start("base", StepState.SUCCEEDED, 100.0, 108.0), state=OperationState.SUCCEEDED)
+    snapshot = _never_measured(moment({"base": Phase.STARTING}, operations=(operation,)))
+    told = explain(snapshot, "base", ended=(before,))
+    assert told.when.startswith("it takes longer than the last time; given up in ")
 
 
 def test_what_a_dependency_keeps_down_is_mended_at_the_dependency() -> None:

@@ -16,7 +16,7 @@ from citadel_consul.cli.looking import Look
 from citadel_consul.cli.screen import Line, Piece, columns, draw
 from citadel_consul.cli.spans import clock, span
 from citadel_consul.cli.statusscreen import MOST_SERVICES, status_lines
-from citadel_consul.core.incident import Incident, IncidentState
+from citadel_consul.core.incident import STACK, Incident, IncidentState
 from citadel_consul.core.lifecycle import Phase
 from citadel_consul.core.measurement import CheckCounts, Measured, Measurement, NodeMeasurements
 from citadel_consul.core.model import Edge, Instance, Strength
@@ -176,7 +176,7 @@ def test_each_ailing_instance_is_named_if_there_are_several() -> None:
         ({"state": "open", "waits_for": "a hold by carol"}, "nothing is done about it now: a hold by carol"),
         ({"state": "open"}, "a recovery is due"),
         ({"state": "gave_up", "attempts": 3}, "given up after 3 attempts: mend it, then citadel recover a"),
-        ({"state": "quarantined"}, "quarantined, since it comes and goes too often: mend it, then citadel recover a"),
+        ({"state": "quarantined"}, "in quarantine until it has been quiet: mend it, then citadel recover a"),
         ({"state": "closed"}, ""),
     ],
 )
@@ -187,6 +187,65 @@ def test_what_is_done_about_a_service_stands_with_the_service(fields: dict[str, 
     (found,) = ailments(snapshot, {}, NOW)
     assert found.treatment == text
     assert text in screen(look_at(snapshot))
+
+
+def test_a_quarantine_says_when_it_ends_at_the_earliest() -> None:
+    snapshot = moment({"a": EXITED})
+    seen = replace(snapshot.observed[Instance("a", "n1")], lapses=tuple(NOW - n for n in range(5)))
+    incident = Incident("i1", "a", IncidentState.QUARANTINED, opened_at=NOW - 60.0, cause="flapping")
+    snapshot = replace(snapshot, observed={Instance("a", "n1"): seen}, incidents={"a": incident})
+    (found,) = ailments(snapshot, {}, NOW)
+    assert found.treatment.startswith("in quarantine until it has been quiet, 2025-07-15T14:36:34Z at the earliest: ")
+
+
+def test_a_claim_that_nobody_confirms_says_why_nothing_is_done() -> None:
+    snapshot = moment({"a": READY, "b": READY}, checks={"a": CheckStatus.CRITICAL, "b": CheckStatus.CRITICAL})
+    refuted = replace(snapshot.observed[Instance("b", "n1")], contradicted_since=NOW)
+    snapshot = replace(snapshot, observed={**snapshot.observed, Instance("b", "n1"): refuted})
+    assert {found.service: found.treatment for found in ailments(snapshot, {}, NOW)} == {
+        "a": "its node agent has not confirmed that: nothing is restarted until it does",
+        "b": "its node agent finds it well: nothing is restarted for it",
+    }
+
+
+def _incident(service: str, state: IncidentState, age: float = 60.0, **fields: Any) -> Incident:
+    detail = f"{service}@n1: killed by SIGKILL"
+    return Incident("i1", service, state, opened_at=NOW - age, cause="process_exit", detail=detail, **fields)
+
+
+def test_who_was_woken_finds_what_failed_although_it_is_over() -> None:
+    incidents = [
+        _incident("base", IncidentState.CLOSED, closed_at=NOW - 48.0, outcome="healthy again after 1 attempt"),
+        _incident("middle", IncidentState.RECOVERING, 5.0, attempts=2, healthy_since=NOW - 3.0, part_of="i0"),
+        _incident("top", IncidentState.CLOSED, 9_000.0, closed_at=NOW - 8_000.0, outcome="healthy again"),
+    ]
+    snapshot = moment({"base": READY, "middle": READY, "top": READY}, CHAIN)
+    lines = screen(look_at(replace(snapshot, incidents={i.service: i for i in incidents}))).splitlines()
+    assert lines[2] == "nothing fails now; what did a moment ago stands below"
+    assert lines[4:7] == [
+        "INCIDENTS",
+        (
+            "  middle  2025-07-15T14:29:55Z  failed on n1: killed by SIGKILL; it serves again, after 2 attempts, and is "
+            "watched for a moment; told with that of what it needs"
+        ),
+        (
+            "  base    2025-07-15T14:29:00Z  failed on n1: killed by SIGKILL; healthy again after 1 attempt, over at "
+            "2025-07-15T14:29:12Z"
+        ),
+    ]
+
+
+def test_a_frozen_recovery_comes_first_with_how_to_go_on() -> None:
+    names = tuple(f"s{number:02d}" for number in range(20))
+    detail = "15 of 20 services failed within 60 s"
+    stack = Incident("i1", STACK, IncidentState.OPEN, NOW, "mass_failure", detail, names[:15])
+    phases = {name: EXITED if name in stack.affected else READY for name in names}
+    lines = screen(look_at(replace(moment(phases), incidents={STACK: stack}))).splitlines()
+    assert lines[3:6] == [
+        f"  ✘ recovery is frozen: {detail} ({', '.join(names[:10])} and 5 more)",
+        "    Nothing is restarted automatically while more than 5 fail",
+        "    Look for what they have in common; to go on as it is: citadel recover all",
+    ]
 
 
 def test_the_screen_of_a_stack_that_is_well() -> None:

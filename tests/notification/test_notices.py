@@ -96,10 +96,14 @@ def test_a_whole_life_is_told_once_each_whatever_is_written_in_between() -> None
 def test_a_notice_says_what_happened_whom_it_reaches_and_what_was_done() -> None:
     opened = notice()
     assert opened.id == "20250715T143000000000-qdrant/opened"
-    assert opened.title == "[shop] qdrant fails: qdrant@n1: ended by signal 9"
+    assert opened.title == "[shop] qdrant fails on n1: ended by signal 9"
     assert opened.blast_radius == "Cannot run without it: embedding-service, api-gateway (2)."
     assert opened.done == "1 attempt to recover it (20250715T143000000001-qdrant)."
+    serves = notice(about=incident(healthy_since=OPENED_AT + 0.3))
+    assert serves.done == f"{opened.done} It serves again, and is being watched."
     ended = notice(Transition.CLOSED)
+    assert ended.blast_radius == "Could not run without it: embedding-service, api-gateway (2)."
+    assert ended.done == opened.done
     assert ended.title == "[shop] qdrant: healthy again after 1 attempt, after 12 s"
 
 
@@ -122,7 +126,23 @@ def test_a_frozen_stack_is_told_with_how_to_go_on() -> None:
     assert page.subject is None
     assert page.title == "[shop] automatic recovery is frozen: 8 of 12 services failed within 60 s"
     assert "citadel recover all" in page.advice
-    assert "embedding-service" in page.blast_radius
+    assert page.blast_radius == "Failing: embedding-service, api-gateway."
+    assert page.done == "Nothing is recovered automatically."
+
+
+def test_a_notice_names_the_first_of_many() -> None:
+    page = notice(about=incident(affected=tuple(f"s{number:03d}" for number in range(300))))
+    assert page.blast_radius.endswith("s018, s019 and 280 more (300).")
+
+
+def test_several_instances_and_other_details_read_as_sentences() -> None:
+    two = incident(detail="qdrant@n1: killed by SIGKILL; qdrant@n2: http: no answer within 5 s")
+    assert notice(about=two).title == "[shop] qdrant fails on n1: killed by SIGKILL; on n2: http: no answer within 5 s"
+    given_up = notice(Transition.GAVE_UP, incident(state=GAVE_UP, detail="qdrant@n1: exit status 3"))
+    assert given_up.title == "[shop] qdrant has failed for good on n1: exit status 3"
+    flaps = notice(Transition.QUARANTINED, incident(state=QUARANTINED, detail="failed and came back 5 times in 8 s"))
+    assert flaps.title.endswith("left alone until it is quiet: failed and came back 5 times in 8 s")
+    assert "citadel recover qdrant ends the quarantine" in flaps.advice
 
 
 @pytest.mark.parametrize("transition", Transition)

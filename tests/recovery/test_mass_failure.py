@@ -159,7 +159,7 @@ def test_after_a_person_went_on_what_still_fails_is_recovered_within_its_budget(
     clinic.pass_time(30.0)
     clinic.request(Kind.RECOVER)
     clinic.pass_time(600.0)
-    assert clinic.incident(STACK).outcome == "op went on"
+    assert clinic.incident(STACK).outcome == "op recovered everything"
     assert len(clinic.told("recovery-frozen")) == 1
     assert {clinic.incident(name).state for name in SIX} == {IncidentState.GAVE_UP}
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from citadel_consul.core.healing.brake import most_at_release
+from citadel_consul.core.healing.failures import wanted_services
 from citadel_consul.core.healing.observers import observer_faults
 from citadel_consul.core.health import hold_on
 from citadel_consul.core.incident import LEFT_ALONE, STACK, Incident, IncidentState
 from citadel_consul.core.model import Instance
 from citadel_consul.core.snapshot import Snapshot
+
+MOST_NAMES = 10
+"""How many services a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ def stack_problems(snapshot: Snapshot, *, led: bool) -> tuple[StackProblem, ...]
         StackProblem("agent", node, "no node agent runs on it: its services cannot be started, stopped or seen")
         for node in missing_agents(snapshot)
     ]
-    found += [_unrecovered(incident) for incident in snapshot.incidents.values() if _needs_a_person(incident)]
+    found += [_unrecovered(snapshot, incident) for incident in snapshot.incidents.values() if _needs_a_person(incident)]
     found += [StackProblem("observer", f.place, f.message) for f in observer_faults(snapshot)]
     return tuple(found)
 
@@ -46,13 +51,16 @@ def _needs_a_person(incident: Incident) -> bool:
     return not incident.over and (incident.service == STACK or incident.state in LEFT_ALONE)
 
 
-def _unrecovered(incident: Incident) -> StackProblem:
+def _unrecovered(snapshot: Snapshot, incident: Incident) -> StackProblem:
     """Why nothing is recovered, and how to go on."""
     name = incident.service
     if name == STACK:
+        rest = len(incident.affected) - MOST_NAMES
+        names = ", ".join(incident.affected[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+        most = most_at_release(snapshot.defaults, len(list(wanted_services(snapshot))))
         message = (
-            f"recovery is frozen: {incident.detail} ({', '.join(incident.affected)}). Nothing is restarted "
-            "automatically until few enough of them fail. Look for a common cause, or go on: citadel recover all"
+            f"recovery is frozen: {incident.detail} ({names}). Nothing is restarted automatically while more than "
+            f"{most} fail. Look for what they have in common; to go on as it is: citadel recover all"
         )
         return StackProblem("recovery", "stack", message)
     if incident.state is IncidentState.QUARANTINED:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from citadel_consul.core.healing.ward import Ward
 from citadel_consul.core.incident import FLAPPING, LEFT_ALONE, STACK, UNWATCHED, Incident, IncidentState, identifier
 from citadel_consul.core.operation import ALL, Kind
+from citadel_consul.core.snapshot import Defaults
 
 RELEASE = 0.5
 """The brake comes off at this part of the share that put it on, not before its window is over: it must not chatter."""
@@ -120,17 +121,22 @@ def _comes_off(ward: Ward, incident: Incident) -> bool:
     limits, by = ward.turn.snapshot.defaults, _released_by(ward, incident)
     earliest = incident.opened_at + limits.brake_window_seconds
     if by is not None:
-        outcome = f"{by} went on"
+        outcome = f"{by} recovered everything"
     elif ward.turn.now < earliest:
         ward.turn.wake(earliest)
         return False
-    elif failing <= RELEASE * limits.brake_share * len(ward.wanted):
+    elif failing <= most_at_release(limits, len(ward.wanted)):
         outcome = f"{failing} of {len(ward.wanted)} services fail now"
     else:
         return False
     ward.put(replace(incident, state=IncidentState.CLOSED, closed_at=ward.turn.now, outcome=outcome))
     ward.turn.record("recovery-resumed", f"automatic recovery goes on: {outcome}")
     return True
+
+
+def most_at_release(limits: Defaults, wanted: int) -> int:
+    """How many of ``wanted`` services may fail when the brake comes off."""
+    return int(RELEASE * limits.brake_share * wanted)
 
 
 def _released_by(ward: Ward, incident: Incident) -> str | None:

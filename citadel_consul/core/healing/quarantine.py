@@ -9,6 +9,7 @@ from citadel_consul.core.healing.flapping import is_flapping, quiet_at
 from citadel_consul.core.healing.treatment import KEPT
 from citadel_consul.core.healing.ward import Ward
 from citadel_consul.core.incident import FLAPPING, Incident, IncidentState, identifier
+from citadel_consul.core.snapshot import Snapshot
 
 
 def quarantine(ward: Ward) -> None:
@@ -22,6 +23,15 @@ def quarantine(ward: Ward) -> None:
             _release(ward, incident)
         elif _deserves_it(ward, service, incident):
             _confine(ward, service, incident)
+
+
+def quiet_again_at(snapshot: Snapshot, incident: Incident, now: float) -> float:
+    """When a quarantine ends if nothing more happens (unix seconds)."""
+    marks = (incident.last_attempt_at, incident.forgiven_at)
+    begin = max((mark for mark in marks if mark is not None), default=float("-inf"))
+    seen = [snapshot.observed.get(instance) for instance in snapshot.instances(incident.service)]
+    lapses = [at for one in seen if one is not None for at in one.lapses if at > begin]
+    return quiet_at(lapses, now, snapshot.defaults.flap_limit, snapshot.defaults.flap_half_life_seconds)
 
 
 def _quarantined(ward: Ward) -> dict[str, None]:
