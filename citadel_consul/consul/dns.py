@@ -81,19 +81,31 @@ async def look_up(host: str, port: int, name: str, *, by_tcp: bool = False) -> D
     kinds = (dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.SRV)
     answers = [await _ask(server, port, _query(name, kind), name, by_tcp=by_tcp) for kind in kinds]
     *by_address, by_service = answers
+    records = [record for rrset in by_service.answer if rrset.rdtype == dns.rdatatype.SRV for record in rrset]
     hosts = {rrset.name: text for rrset in by_service.additional for text in _addresses_in(rrset)}
+    for target in {record.target for record in records} - hosts.keys():
+        # A forwarder that answers from its cache leaves the addresses out.
+        hosts[target] = await _host(server, port, _plain(target), by_tcp=by_tcp)
     addresses = [text for answer in by_address for rrset in answer.answer for text in _addresses_in(rrset)]
-    services = [
-        ServiceRecord(hosts.get(record.target, _plain(record.target)), record.port, record.weight)
-        for rrset in by_service.answer
-        if rrset.rdtype == dns.rdatatype.SRV
-        for record in rrset
-    ]
+    services = [ServiceRecord(hosts[record.target], record.port, record.weight) for record in records]
     return DnsAnswer(
         addresses=tuple(sorted(dict.fromkeys(addresses))),
         services=tuple(sorted(services, key=lambda s: (s.address, s.port))),
         ttl_seconds=min((rrset.ttl for answer in answers for rrset in answer.answer), default=None),
     )
+
+
+async def _host(server: str, port: int, name: str, *, by_tcp: bool) -> str:
+    """The address of a target; the name itself where the server does not know it (a name of somebody else's)."""
+    for kind in (dns.rdatatype.A, dns.rdatatype.AAAA):
+        try:
+            answer = await _ask(server, port, _query(name, kind), name, by_tcp=by_tcp)
+        except (ConsulUnavailable, ConsulRefused):
+            return name
+        for rrset in answer.answer:
+            if rrset.rdtype == kind:
+                return _addresses_in(rrset)[0]
+    return name
 
 
 def _query(name: str, kind: dns.rdatatype.RdataType) -> dns.message.Message:
