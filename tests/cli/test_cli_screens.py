@@ -222,16 +222,12 @@ def test_who_was_woken_finds_what_failed_although_it_is_over() -> None:
     snapshot = moment({"base": READY, "middle": READY, "top": READY}, CHAIN)
     lines = screen(look_at(replace(snapshot, incidents={i.service: i for i in incidents}))).splitlines()
     assert lines[2] == "nothing fails now; what did a moment ago stands below"
+    why = "failed on n1: killed by SIGKILL"
+    watched = "it serves again, after 2 attempts, and is watched for a moment; told with that of what it needs"
     assert lines[4:7] == [
         "INCIDENTS",
-        (
-            "  middle  2025-07-15T14:29:55Z  failed on n1: killed by SIGKILL; it serves again, after 2 attempts, and is "
-            "watched for a moment; told with that of what it needs"
-        ),
-        (
-            "  base    2025-07-15T14:29:00Z  failed on n1: killed by SIGKILL; healthy again after 1 attempt, over at "
-            "2025-07-15T14:29:12Z"
-        ),
+        f"  middle  2025-07-15T14:29:55Z  {why}; {watched}",
+        f"  base    2025-07-15T14:29:00Z  {why}; healthy again after 1 attempt, over at 2025-07-15T14:29:12Z",
     ]
 
 
