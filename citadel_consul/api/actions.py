@@ -7,10 +7,19 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from citadel_consul.api.bodies import RecoverBody, RecoveryTestBody, RequestBody, RestartBody, ShutdownBody, StartupBody
+from citadel_consul.api.bodies import (
+    DrainBody,
+    RecoverBody,
+    RecoveryTestBody,
+    RequestBody,
+    RestartBody,
+    ShutdownBody,
+    StartupBody,
+)
 from citadel_consul.api.replies import PREFIX, reply
 from citadel_consul.api.requesting import Wish, carry_out
 from citadel_consul.api.site import caller_of, site_of
+from citadel_consul.core.answers.drain import DrainAnswer
 from citadel_consul.core.answers.recovery import (
     RecoveryAnswer,
     RecoveryTestAnswer,
@@ -53,15 +62,41 @@ async def startup(request: Request, body: StartupBody, wait: Wait = None) -> Res
 @router.post("/shutdown", response_model=ShutdownAnswer, responses=_ACCEPTED)
 async def shutdown(request: Request, body: ShutdownBody, wait: Wait = None) -> Response:
     """Stop services in reverse dependency order. With running dependents it takes `cascade`."""
-    options = _options(body, graceful=body.graceful, cascade=body.cascade)
+    options = Options(
+        cascade=body.cascade, graceful=body.graceful, timeout_seconds=body.timeout_seconds, reason=body.reason
+    )
     return await carry_out(request, Wish(Kind.SHUTDOWN, tuple(body.services), options, "services", wait))
 
 
 @router.post("/restart", response_model=RestartAnswer, responses=_ACCEPTED)
 async def restart(request: Request, body: RestartBody, wait: Wait = None) -> Response:
-    """Restart a service in place; its dependents do afterwards what their edges say."""
-    options = _options(body, graceful=body.graceful, cascade=body.cascade)
+    """Restart a service in place; its dependents do afterwards what their edges say.
+
+    With `rolling` one instance after the other, so that clients notice nothing.
+    """
+    options = Options(
+        cascade=body.cascade,
+        graceful=body.graceful,
+        timeout_seconds=body.timeout_seconds,
+        reason=body.reason,
+        rolling=body.rolling,
+        subtree=body.subtree,
+        force=body.force,
+        drain_seconds=body.drain_seconds,
+    )
     return await carry_out(request, Wish(Kind.RESTART, (body.service,), options, "service", wait))
+
+
+@router.post("/drain", response_model=DrainAnswer, responses=_ACCEPTED)
+async def drain(request: Request, body: DrainBody, wait: Wait = None) -> Response:
+    """Take instances out of DNS, let them finish what they have in hand, and stop them.
+
+    They stay down until they are started.
+    """
+    options = Options(
+        timeout_seconds=body.timeout_seconds, reason=body.reason, force=body.force, drain_seconds=body.drain_seconds
+    )
+    return await carry_out(request, Wish(Kind.DRAIN, tuple(body.services), options, "services", wait))
 
 
 @router.post("/recover", response_model=RecoveryAnswer, responses=_ACCEPTED)
@@ -98,7 +133,3 @@ async def _recover(request: Request, service: str, body: RequestBody, wait: floa
         reason = recovery_reason(snapshot, service.partition("@")[0], time.time())
     options = Options(timeout_seconds=body.timeout_seconds, reason=reason)
     return await carry_out(request, Wish(Kind.RECOVER, (service,), options, "service", wait))
-
-
-def _options(body: RequestBody, *, graceful: bool, cascade: bool) -> Options:
-    return Options(cascade=cascade, graceful=graceful, timeout_seconds=body.timeout_seconds, reason=body.reason)

@@ -34,6 +34,7 @@ Target = Annotated[StrictStr, AfterValidator(_target)]
 Service = Annotated[StrictStr, AfterValidator(_one_service)]
 """A service, or an instance of it (``service@node``)."""
 
+DrainSeconds = Annotated[float, Field(strict=True, ge=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 
 
@@ -78,6 +79,29 @@ class RestartBody(RequestBody):
     service: Target = Field(description="The service, an instance (service@node), or all.")
     graceful: StrictBool = Field(True, description="Stop by signal and wait; otherwise kill at once.")
     cascade: StrictBool = Field(False, description="Stop the running dependents before, and start them after it.")
+    rolling: StrictBool = Field(False, description="One instance after the other, each drained before it is stopped.")
+    subtree: StrictBool = Field(False, description="With `rolling`: all that needs it as well, after it.")
+    force: StrictBool = Field(False, description="With `rolling`: also if running dependents can spare no instance.")
+    drain_seconds: DrainSeconds | None = Field(
+        None, description="With `rolling`: longest drain of an instance. Default: what its spec says, or the setting."
+    )
+
+    @model_validator(mode="after")
+    def _what_belongs_to_rolling(self) -> Self:
+        if self.rolling and self.cascade:
+            raise ValueError("cascade stops the dependents, and rolling keeps them up")
+        if not self.rolling and (self.subtree or self.force or self.drain_seconds is not None):
+            raise ValueError("subtree, force and drain_seconds need rolling")
+        return self
+
+
+class DrainBody(_Services):
+    """Take instances out of DNS, let them finish what they have in hand, and stop them."""
+
+    force: StrictBool = Field(False, description="Also if running dependents need it; they stay up.")
+    drain_seconds: DrainSeconds | None = Field(
+        None, description="Longest drain before the stop. Default: what the spec says, or the setting."
+    )
 
 
 class RecoverBody(RequestBody):

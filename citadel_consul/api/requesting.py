@@ -57,7 +57,7 @@ def operation_seconds(kind: Kind, options: Options, defaults: Defaults) -> float
         return options.timeout_seconds
     if kind is Kind.STARTUP:
         return defaults.startup_timeout_seconds
-    if kind is Kind.SHUTDOWN:
+    if kind in (Kind.SHUTDOWN, Kind.DRAIN):
         return defaults.shutdown_timeout_seconds
     return defaults.startup_timeout_seconds + defaults.shutdown_timeout_seconds
 

@@ -19,7 +19,9 @@ from citadel_consul.errors import CitadelError
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "up": ("operate", "up", "Start services, and what they need, in dependency order."),
     "down": ("operate", "down", "Stop services in reverse dependency order."),
-    "restart": ("operate", "restart", "Restart services in place, or with their dependents."),
+    "restart": ("operate", "restart", "Restart services in place, with their dependents, or one by one."),
+    "drain": ("drain", "drain", "Take instances out of DNS, let them finish, and stop them."),
+    "undrain": ("drain", "undrain", "Start drained instances again."),
     "recover": ("operate", "recover", "Recover what is broken of a service, and tell its dependents."),
     "status": ("inspect", "status", "Show the stack: leader, services, what is wrong."),
     "services": ("inspect", "services", "List the services with endpoints, dependencies and order."),

@@ -1,4 +1,4 @@
-"""up, down, restart, recover: request an operation and follow it."""
+"""up, down, restart, recover: request an operation and follow it. (So do drain and undrain, see ``drain``.)"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from citadel_consul.core.operation import ALL, Kind, Operation, Options, StepAct
 from citadel_consul.errors import InvalidInput, Problem, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from citadel_consul.consul.client import ConsulClient
     from citadel_consul.core.snapshot import Snapshot
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 MOST_POINTERS = 3
 
 
-def _operation_options(function: Callable[..., None]) -> Callable[..., None]:
+def operation_options(function: Callable[..., None]) -> Callable[..., None]:
+    """What every request can say."""
+
     @click.option("--timeout", metavar="DURATION", help="How long the operation may take, e.g. 5m.")
     @click.option("--detach", is_flag=True, help="Do not wait for the end; print the operation's id.")
     @click.option("--reason", default="", help="Why, for the record.")
@@ -50,7 +52,7 @@ def _operation_options(function: Callable[..., None]) -> Callable[..., None]:
     type=click.Choice(["rollback", "keep", "continue"]),
     help="Instead of what each service's spec says.",
 )
-@_operation_options
+@operation_options
 @command_options
 def up(
     invocation: Invocation,
@@ -67,15 +69,15 @@ def up(
     from citadel_consul.core.model import OnFailure
 
     policy = OnFailure(on_failure) if on_failure is not None else None
-    options = Options(on_failure=policy, timeout_seconds=_duration(timeout), reason=reason)
-    run(_request(invocation, Kind.STARTUP, services or (ALL,), options, detach=detach))
+    options = Options(on_failure=policy, timeout_seconds=seconds_of_option(timeout), reason=reason)
+    run(request_operation(invocation, Kind.STARTUP, services or (ALL,), options, detach=detach))
 
 
 @click.command(epilog="Example: citadel down redis --cascade")
 @click.argument("services", nargs=-1, metavar="[SERVICE[@NODE]]...", shell_complete=complete_service)
 @click.option("--cascade", is_flag=True, help="Take the running dependents down too, before what they need.")
 @click.option("--kill", is_flag=True, help="Do not wait for a graceful end.")
-@_operation_options
+@operation_options
 @command_options
 def down(
     invocation: Invocation,
@@ -90,52 +92,74 @@ def down(
 
     Without arguments: the whole stack. A service that running services need is only stopped with --cascade.
     """
-    options = Options(cascade=cascade, graceful=not kill, timeout_seconds=_duration(timeout), reason=reason)
-    run(_request(invocation, Kind.SHUTDOWN, services or (ALL,), options, detach=detach))
+    options = Options(cascade=cascade, graceful=not kill, timeout_seconds=seconds_of_option(timeout), reason=reason)
+    run(request_operation(invocation, Kind.SHUTDOWN, services or (ALL,), options, detach=detach))
 
 
-@click.command(epilog="Example: citadel restart embedding-service")
+@click.command(epilog="Example: citadel restart embedding-service --rolling")
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE[@NODE]...", shell_complete=complete_service)
 @click.option("--cascade", is_flag=True, help="Stop the running dependents before, and start them after it.")
-@_operation_options
+@click.option("--rolling", is_flag=True, help="One instance after the other, each drained before it is stopped.")
+@click.option("--subtree", is_flag=True, help="With --rolling: all that needs it as well, after it.")
+@click.option("--force", is_flag=True, help="With --rolling: also if running dependents can spare no instance.")
+@click.option("--drain-timeout", metavar="DURATION", help="With --rolling: longest drain of an instance; 0s: none.")
+@operation_options
 @command_options
 def restart(
     invocation: Invocation,
     services: tuple[str, ...],
     cascade: bool,
+    rolling: bool,
+    subtree: bool,
+    force: bool,
+    drain_timeout: str | None,
     timeout: str | None,
     detach: bool,
     reason: str,
 ) -> None:
     """Restart services in place; dependents do afterwards what their edge says (on_recovery).
 
-    `citadel restart all` restarts the whole stack, in order.
+    `citadel restart all` restarts the whole stack, in order. With --rolling clients notice nothing: the next instance
+    is not touched before the last is healthy again, nor while running dependents need it.
     """
-    options = Options(cascade=cascade, timeout_seconds=_duration(timeout), reason=reason)
-    run(_request(invocation, Kind.RESTART, services, options, detach=detach))
+    _check_rolling(
+        rolling, cascade, {"--subtree": subtree, "--force": force, "--drain-timeout": drain_timeout is not None}
+    )
+    options = Options(
+        cascade=cascade,
+        timeout_seconds=seconds_of_option(timeout),
+        reason=reason,
+        rolling=rolling,
+        subtree=subtree,
+        force=force,
+        drain_seconds=seconds_of_option(drain_timeout, "--drain-timeout", zero=True),
+    )
+    run(request_operation(invocation, Kind.RESTART, services, options, detach=detach))
 
 
 @click.command(epilog="Example: citadel recover qdrant")
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE[@NODE]...", shell_complete=complete_service)
-@_operation_options
+@operation_options
 @command_options
 def recover(invocation: Invocation, services: tuple[str, ...], timeout: str | None, detach: bool, reason: str) -> None:
     """Restart what is broken of a service (all of it if nothing is), verify it, and tell its dependents."""
-    options = Options(timeout_seconds=_duration(timeout), reason=reason or "requested")
-    run(_request(invocation, Kind.RECOVER, services, options, detach=detach))
+    options = Options(timeout_seconds=seconds_of_option(timeout), reason=reason or "requested")
+    run(request_operation(invocation, Kind.RECOVER, services, options, detach=detach))
 
 
-async def _request(
+async def request_operation(
     invocation: Invocation, kind: Kind, targets: tuple[str, ...], options: Options, *, detach: bool
 ) -> None:
+    """Request an operation, and follow it to its end unless ``detach`` is set."""
     from citadel_consul.store.requests import submit
 
     async with invocation.consul() as client:
         state = await invocation.read(client)
-        refuse_early(state.snapshot(), kind, targets, options)
+        for warning in refuse_early(state.snapshot(), kind, targets, options):
+            click.echo(f"warning: {warning}", err=True)
         operation = await submit(client, state.keys, kind, targets, options, requested_by=caller())
         if detach:
-            _show_request(operation, invocation.output)
+            _showrequest_operation(operation, invocation.output)
             return
         ended = await _follow(client, state.keys, operation, invocation.output)
         if invocation.output != "table":
@@ -154,7 +178,7 @@ async def _follow(client: ConsulClient, keys: Keys, operation: Operation, output
         raise
 
 
-def _show_request(operation: Operation, output: str) -> None:
+def _showrequest_operation(operation: Operation, output: str) -> None:
     if output == "table":
         click.echo(operation.id)
     else:
@@ -170,16 +194,20 @@ def point_to_output(operation: Operation) -> None:
         click.echo(f"see {ways} · citadel explain {next(iter(services))}", err=True)
 
 
-def refuse_early(snapshot: Snapshot, kind: Kind, targets: tuple[str, ...], options: Options) -> None:
-    """Raise at once what the leader would refuse. It looks again when the operation begins: things may change."""
+def refuse_early(snapshot: Snapshot, kind: Kind, targets: tuple[str, ...], options: Options) -> tuple[str, ...]:
+    """Raise at once what the leader would refuse, else return what it will do to others.
+
+    The leader looks again when the operation begins: things may change.
+    """
     from citadel_consul.core.plan import plan
 
     if not snapshot.specs:
         raise Refused(f"stack {snapshot.stack!r} has no services: citadel apply FILE writes them")
     check_targets(snapshot, targets)
-    refusal = plan(snapshot, Operation(id="", kind=kind, targets=targets, options=options)).refusal
-    if refusal is not None:
-        raise Refused(refusal)
+    planned = plan(snapshot, Operation(id="", kind=kind, targets=targets, options=options))
+    if planned.refusal is not None:
+        raise Refused(planned.refusal)
+    return planned.warnings
 
 
 def check_targets(snapshot: Snapshot, targets: tuple[str, ...]) -> None:
@@ -206,7 +234,20 @@ def _unknown(snapshot: Snapshot, targets: tuple[str, ...]) -> Iterable[Problem]:
             )
 
 
-def _duration(text: str | None) -> float | None:
+def _check_rolling(rolling: bool, cascade: bool, others: Mapping[str, bool]) -> None:
+    """Raise InvalidInput for options that say nothing together."""
+    if rolling and cascade:
+        raise InvalidInput.at("--cascade", "stops the dependents, and --rolling keeps them up", "name one of them")
+    given = next((name for name, present in others.items() if present), None)
+    if given is not None and not rolling:
+        raise InvalidInput.at(given, "belongs to a rolling restart", "add --rolling")
+
+
+def seconds_of_option(text: str | None, name: str = "--timeout", *, zero: bool = False) -> float | None:
+    """The seconds that an option called ``name`` stands for; None if it was not given.
+
+    Raises InvalidInput for what is no duration, and for none at all unless ``zero`` has a meaning.
+    """
     if text is None:
         return None
     from citadel_consul.config.durations import parse_duration
@@ -214,7 +255,7 @@ def _duration(text: str | None) -> float | None:
     try:
         seconds = parse_duration(text)
     except InvalidInput as error:
-        raise InvalidInput([replace(problem, place="--timeout") for problem in error.problems]) from None
-    if seconds <= 0.0:
-        raise InvalidInput.at("--timeout", "an operation needs some time", "write it like 30s or 5m")
+        raise InvalidInput([replace(problem, place=name) for problem in error.problems]) from None
+    if seconds <= 0.0 and not zero:
+        raise InvalidInput.at(name, "an operation needs some time", "write it like 30s or 5m")
     return seconds

@@ -14,9 +14,9 @@ recovered is not drained, since it serves nobody well; nor is what a rollback un
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 
+from citadel_consul.core.answers.instants import instant
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Instance
 from citadel_consul.core.operation import Kind, Operation, Step, StepAction, StepState
@@ -71,10 +71,10 @@ def is_draining(observed: Observed | None) -> bool:
 
 
 def how_far(observed: Observed) -> str:
-    """What a person wants to know of an instance that drains: how much is left."""
-    if observed.in_flight is None:
-        return "draining"
-    return f"draining, {observed.in_flight} in flight"
+    """What a person wants to know of an instance that drains: how much is left, and until when at most."""
+    until = "" if observed.drain_until is None else f" until {instant(observed.drain_until)}"
+    left = "" if observed.in_flight is None else f", {observed.in_flight} in flight"
+    return f"draining{until}{left}"
 
 
 def take_back(turn: Turn, step: Step) -> Step | None:
@@ -87,9 +87,3 @@ def take_back(turn: Turn, step: Step) -> Step | None:
     reloads = before.reloads if before is not None else 0
     turn.set_desired(instance, Desired(True, generation, None, TAKEN_BACK, wanted=True, reloads=reloads))
     return replace(step, state=StepState.SKIPPED, ended_at=turn.now, detail=TAKEN_BACK)
-
-
-def draining_instances(snapshot: Snapshot, services: Iterable[str]) -> tuple[tuple[Instance, Observed], ...]:
-    """The instances of ``services`` that drain, with what their agents last said."""
-    found = ((i, snapshot.observed.get(i)) for service in services for i in snapshot.instances(service))
-    return tuple((i, seen) for i, seen in found if seen is not None and is_draining(seen))

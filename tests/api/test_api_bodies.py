@@ -71,6 +71,13 @@ BAD_REQUESTS = (
     Bad("restart of nothing", "restart", {}, 422, "service", "service: is missing"),
     Bad("restart of services", "restart", {"services": ["redis"]}, 422, "service", "services: unknown field"),
     Bad("restart of a list", "restart", {"service": ["redis"]}, 422, "service", "valid string"),
+    Bad(
+        "rolling with cascade", "restart", {"service": "redis", "rolling": True, "cascade": True}, 422, "", "keeps them"
+    ),
+    Bad("subtree without rolling", "restart", {"service": "redis", "subtree": True}, 422, "", "need rolling"),
+    Bad("drain time without rolling", "restart", {"service": "redis", "drain_seconds": 0}, 422, "", "need rolling"),
+    Bad("drain of nothing", "drain", {"services": []}, 422, "services", "at least 1"),
+    Bad("drain for ever", "drain", {"services": ["redis"], "drain_seconds": 1e9}, 422, "drain_seconds", "86400"),
     Bad("restart of the unknown", "restart", {"service": "nix"}, 422, "service", "unknown service 'nix'"),
     Bad("recovery of all", "recover", {"service": "all"}, 422, "service", "one service at a time"),
     Bad("recovery of the unknown", "recover", {"service": "nix"}, 422, "service", "unknown service 'nix'"),
@@ -122,6 +129,7 @@ async def test_a_stack_without_services_refuses_every_request(quiet: QuietSite) 
         "startup": {"services": ["all"]},
         "shutdown": {"services": ["all"]},
         "restart": {"service": "redis"},
+        "drain": {"services": ["redis"]},
         "recover": {"service": "redis"},
     }.items():
         answer = await quiet.http.post(f"{API}/{path}", json=body)

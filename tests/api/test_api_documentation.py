@@ -35,7 +35,7 @@ SCHEMAS = {
     "orchestration_metrics": seed.METRICS_ANSWER,
     "type": seed.PROBLEM,
 }
-OWN = {"recovery_test", "operation"}
+OWN = {"recovery_test", "operation", "drain_result"}
 """Answers that the site's document does not know."""
 
 UNTYPED = {"type", "operation"}

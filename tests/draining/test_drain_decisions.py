@@ -114,7 +114,7 @@ def test_a_drain_that_does_not_end_is_ended_by_its_time_out_and_not_by_the_stops
 def test_a_step_says_how_much_is_in_flight() -> None:
     world = world_of(spec("a"))
     operation_id = draining(world, "a")
-    assert world.step(operation_id, "stop", "a@n1").detail == "draining, 1 in flight"
+    assert world.step(operation_id, "stop", "a@n1").detail == "draining until 1970-01-01T00:17:11Z, 1 in flight"
 
 
 def test_a_drain_is_refused_where_it_would_leave_dependents_without_what_they_need() -> None:
