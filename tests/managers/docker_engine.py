@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -25,7 +26,9 @@ def client(host: str | None = None) -> httpx.Client:
     address = host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     scheme, _, rest = address.partition("://")
     if scheme == "unix":
-        return httpx.Client(transport=httpx.HTTPTransport(uds=rest), base_url="http://docker", timeout=120.0)
+        # No connection is kept: an engine that was restarted meanwhile would make the next call fail.
+        transport = httpx.HTTPTransport(uds=rest, limits=httpx.Limits(max_keepalive_connections=0))
+        return httpx.Client(transport=transport, base_url="http://docker", timeout=120.0)
     return httpx.Client(base_url=f"http://{rest}", timeout=120.0)
 
 
@@ -170,11 +173,14 @@ class PrivateEngine:
             time.sleep(0.05)
 
     def answers(self) -> bool:
-        try:
-            with client(self.host) as engine:
-                return engine.get("/_ping", timeout=2.0).status_code == 200
-        except httpx.HTTPError:
-            return False
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(2.0)
+            try:
+                connection.connect(str(self.socket))
+                connection.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+                return b" 200 " in connection.recv(64)
+            except OSError:
+                return False
 
     def signal(self, number: int) -> None:
         """Send a signal to the engine itself."""
@@ -182,11 +188,11 @@ class PrivateEngine:
         self._process.send_signal(number)
 
     def kill(self) -> None:
-        """Have it die without a word."""
+        """Have it, and the containerd that it started, die without a word. The containers run on."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
-        # The engine starts a containerd of its own, which outlives it; the next engine takes that one over.
+        self._end_containerd()
 
     def stop(self) -> None:
         """Have it end in order, with all its containers."""
@@ -199,20 +205,21 @@ class PrivateEngine:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        pid = self.folder / "exec" / "containerd" / "containerd.pid"
-        if pid.exists():
-            _end(int(pid.read_text()))
+        self._end_containerd()
         self._process = None
+
+    def _end_containerd(self) -> None:
+        """End what a killed engine leaves, by its number, and remove what the next one would stumble over."""
+        record = self.folder / "exec" / "containerd" / "containerd.pid"
+        if record.exists():
+            pid = int(record.read_text())
+            if Path(f"/proc/{pid}/cmdline").exists() and b"containerd" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+        for name in ("containerd.pid", "containerd.sock", "containerd.sock.ttrpc"):
+            record.with_name(name).unlink(missing_ok=True)
 
     def log(self) -> str:
         return (self.folder / "dockerd.log").read_text(errors="replace")[-4000:]
-
-
-def _end(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _mounts_below(folder: Path) -> list[str]:

@@ -116,13 +116,13 @@ class ComposeHarness(DockerHarness):
         return self.launch(service, self.spec(service, {"command": ["/bin/sh", "-c", script]}), generation)
 
     def spec(
-        self, service: str, definition: dict[str, object], others: dict[str, object] | None = None
+        self, service: str, definition: Mapping[str, object], others: Mapping[str, Mapping[str, object]] | None = None
     ) -> model.DockerBackend:
         """Write a compose file, unless it stands there already, and name a service of it."""
         file = self.file(service)
-        common = {"image": self.containers.image, "network_mode": "none"}
+        common: dict[str, object] = {"image": self.containers.image, "network_mode": "none"}
         wanted: dict[str, Mapping[str, object]] = {service: definition, **(others or {})}
-        services = {name: {**common, **parts} for name, parts in wanted.items()}
+        services = {name: common | dict(parts) for name, parts in wanted.items()}
         text = json.dumps({"version": "3.8", "services": services}).replace("$", "$$")  # JSON is YAML
         if not file.exists() or file.read_text() != text:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Iterator
-from pathlib import Path
-
-import docker_engine
 import pytest
 from backend_contract import LONG, BackendContract, Harness
-from docker_engine import Containers
+from docker_fixtures import composed, containers, containers_can_run, single
 from docker_harness import ComposeHarness, ContainerHarness
 
 from citadel_consul.backends.base import Notice, Running
 
-
-@pytest.fixture(scope="session")
-def containers_can_run() -> None:
-    """Skip, visibly, where no engine answers or the kernel forbids containers."""
-    with docker_engine.client() as engine:
-        reason = docker_engine.why_not(engine)
-    if reason is not None:
-        pytest.skip(reason)
-
-
-@pytest.fixture
-def containers(containers_can_run: None) -> Iterator[Containers]:
-    """The machine's engine."""
-    with docker_engine.client() as engine:
-        yield Containers(engine, secrets.token_hex(4))
+__all__ = ["composed", "containers", "containers_can_run", "single"]
 
 
 class TestSingleContainers(BackendContract):
     """The contract, on containers that are there already."""
 
     @pytest.fixture
-    def harness(self, containers: Containers, tmp_path: Path) -> Iterator[ContainerHarness]:
-        harness = ContainerHarness(tmp_path, containers)
-        yield harness
-        harness.clear()
+    def harness(self, single: ContainerHarness) -> ContainerHarness:
+        return single
 
     async def test_what_is_not_proven_ours_is_neither_touched_nor_doubled(self, harness: Harness) -> None:
         """A container that is named is proven by its name, so there is another rule in place of the contract's."""
@@ -63,7 +42,5 @@ class TestComposeServices(BackendContract):
     """The contract, on services of compose files."""
 
     @pytest.fixture
-    def harness(self, containers: Containers, tmp_path: Path) -> Iterator[ComposeHarness]:
-        harness = ComposeHarness(tmp_path, containers)
-        yield harness
-        harness.clear()
+    def harness(self, composed: ComposeHarness) -> ComposeHarness:
+        return composed

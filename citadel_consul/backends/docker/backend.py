@@ -87,7 +87,7 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
             if running and not running[0].restarting:
                 await self._become_the_only_one(instance, running[0])
                 return Up(running[0].handle)
-            for container in running:  # it has ended, and the engine waits to start it again
+            for container in running:  # it has ended, and the engine is about to start it again
                 await self._become_the_only_one(instance, container)
                 await self._engine.stop(container.id, 0)
             return Down(_recorded_exit(found, record))
@@ -181,6 +181,8 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
         """
         with _naming(run.instance, run.spec):
             container = await self._engine.inspect(id_of(run.handle))
+            if container is not None and container.restarting:  # as its policy was a moment ago
+                await self._engine.stop(container.id, 0)
         told = None if code is None else exit_of(code)
         if container is None:
             self._note_exit(run, told or Exit.unknown("its container was removed"))
@@ -212,7 +214,7 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
             if signalled:
                 self._signalled.add(run)
             if signalled and container is not None and container.paused:  # frozen, it takes no signal
-                await self._engine.unpause(container.id)
+                await self._engine.thaw(container.id)
         if not signalled:
             await self._look_at(run)
 

@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -62,7 +62,6 @@ class Engine:
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         env = os.environ if environment is None else environment
         self.host = env.get("DOCKER_HOST") or DEFAULT_HOST
-        self._socket_path: str | None = None
         self._client = self._make_client(env)
         self._version: str | None = None
 
@@ -124,9 +123,10 @@ class Engine:
             raise
         return True
 
-    async def unpause(self, container: str) -> None:
-        """Let a frozen container go on."""
-        await self._request("POST", f"/containers/{container}/unpause")
+    async def thaw(self, container: str) -> None:
+        """Let a frozen (paused) container go on. Some engines have done so at the signal already."""
+        with suppress(EngineRefusedError):
+            await self._request("POST", f"/containers/{container}/unpause")
 
     async def set_restart_policy(self, container: str, policy: str, attempts: int = 0) -> None:
         """Say when the engine itself starts a container again."""
@@ -160,7 +160,7 @@ class Engine:
         *,
         params: Mapping[str, str] | None = None,
         body: object = None,
-        timeout_seconds: float = ANSWER_SECONDS,
+        timeout_seconds: float | None = None,
     ) -> httpx.Response:
         """One call.
 
@@ -170,7 +170,7 @@ class Engine:
             BackendError: it may not be asked (no permission).
         """
         url = path if path == "/_ping" else await self._url(path)
-        timeout = httpx.Timeout(timeout_seconds, connect=ANSWER_SECONDS, pool=None)
+        timeout = httpx.Timeout(timeout_seconds or ANSWER_SECONDS, connect=ANSWER_SECONDS, pool=None)
         try:
             response = await self._client.request(method, url, params=params, json=body, timeout=timeout)
         except httpx.HTTPError as error:
@@ -195,7 +195,6 @@ class Engine:
             )
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=60.0)
         if scheme == "unix":
-            self._socket_path = rest
             unix = httpx.AsyncHTTPTransport(uds=rest, limits=limits)
             return httpx.AsyncClient(transport=unix, base_url="http://docker", trust_env=False)
         secure = scheme == "https" or bool(env.get("DOCKER_TLS_VERIFY"))
@@ -205,20 +204,25 @@ class Engine:
         return httpx.AsyncClient(transport=tcp, base_url=base, trust_env=False)
 
     def _absence(self, error: httpx.HTTPError) -> BackendError | BackendUnavailable:
-        path = self._socket_path
-        if isinstance(error, httpx.ConnectError) and path is not None and Path(path).exists():
-            if not os.access(path, os.R_OK | os.W_OK):
-                return BackendError(
-                    f"this agent (uid {os.geteuid()}) may not use the Docker engine at {path}: "
-                    f"add its user to the socket's group (usermod -aG docker USER) and restart the agent"
-                )
-        elif isinstance(error, httpx.ConnectError) and path is not None:
+        """What it means that there was no answer."""
+        if _has_cause(error, PermissionError):
+            return BackendError(
+                f"this agent (uid {os.geteuid()}) may not use the Docker engine at {self.host}: "
+                f"add its user to the group of the socket (usermod -aG docker USER), and restart the agent"
+            )
+        if isinstance(error, httpx.ConnectError) and self.host.startswith("unix:"):
             return BackendUnavailable(
-                f"no Docker engine at {path}: start it (systemctl start docker), or name it with DOCKER_HOST"
+                f"there is no Docker engine at {self.host}: start it (systemctl start docker), or set DOCKER_HOST"
             )
         if isinstance(error, httpx.TimeoutException):
             return BackendUnavailable(f"the Docker engine at {self.host} does not answer")
-        return BackendUnavailable(f"the Docker engine at {self.host} is not there: {str(error) or repr(error)}")
+        return BackendUnavailable(f"the Docker engine at {self.host} broke off: {str(error) or repr(error)}")
+
+
+def _has_cause(error: BaseException | None, kind: type[BaseException]) -> bool:
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 async def _events(response: httpx.Response) -> AsyncIterator[Event]:

@@ -1,0 +1,189 @@
+"""What the docker backend does when its engine dies, hangs, is absent or must not be used."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from typing import Self
+
+import pytest
+from backend_contract import LONG, STACK, watched
+from docker_engine import PrivateEngine
+from docker_fixtures import breakable, containers_can_run, private_engine
+from docker_harness import ContainerHarness
+
+from citadel_consul.backends.base import Exit, Running
+from citadel_consul.backends.docker.backend import DockerBackend
+from citadel_consul.errors import BackendError, BackendUnavailable
+
+__all__ = ["breakable", "containers_can_run", "private_engine"]
+
+BACK = 60.0  # an engine that was killed takes some seconds to come back
+
+
+async def test_an_engine_that_is_restarted_ends_its_containers_and_that_is_noticed(
+    breakable: ContainerHarness, private_engine: PrivateEngine
+) -> None:
+    launch = breakable.steady("web")
+    async with breakable.backend() as backend:
+        exits = watched(backend)
+        await backend.start(launch)
+        await breakable.ready(launch)
+        await asyncio.to_thread(private_engine.stop)
+        await asyncio.to_thread(private_engine.start)
+        async with asyncio.timeout(BACK):
+            exited = await exits.next()
+        assert (exited.instance, exited.requested) == (launch.instance, False)
+        assert breakable.is_running(await backend.start(breakable.steady("web", 2)))
+
+
+async def test_an_engine_that_was_killed_is_found_again_and_what_became_of_its_containers_is_seen(
+    breakable: ContainerHarness, private_engine: PrivateEngine
+) -> None:
+    launch = breakable.steady("web")
+    async with breakable.backend() as backend:
+        exits = watched(backend)
+        await backend.start(launch)
+        private_engine.kill()
+        with pytest.raises(
+            BackendUnavailable, match=r"^there is no Docker engine at |^the Docker engine at .* broke off"
+        ):
+            await backend.stop(launch.instance, 1.0)
+        assert exits.seen == []  # nobody knows yet
+        await asyncio.to_thread(private_engine.start)
+        async with asyncio.timeout(BACK):
+            await exits.next()  # the engine ends what it finds running
+            handle = await backend.start(breakable.steady("web", 2))
+        assert breakable.is_running(handle)
+
+
+async def test_an_engine_that_hangs_keeps_nobody_waiting_for_ever(
+    breakable: ContainerHarness, private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("citadel_consul.backends.docker.engine.ANSWER_SECONDS", 0.5)
+    launch = breakable.steady("web")
+    async with breakable.backend() as backend:
+        exits = watched(backend)
+        handle = await backend.start(launch)
+        private_engine.signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(BackendUnavailable, match="does not answer"):
+                async with asyncio.timeout(LONG):
+                    await backend.stop(launch.instance, LONG)
+        finally:
+            private_engine.signal(signal.SIGCONT)
+        os.kill(handle.pid or 0, signal.SIGKILL)
+        await exits.next()
+
+
+async def test_a_stream_of_events_that_is_dead_without_a_word_costs_no_exit(
+    breakable: ContainerHarness, private_engine: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy between agent and engine forgets the streams of events, and serves everything else."""
+    launch = breakable.steady("web")
+    path = str(breakable.state_dir / "proxy.sock")
+    async with DeafProxy(str(private_engine.socket), path):
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+        async with DockerBackend(breakable.state_dir, STACK, quiet_seconds=0.5) as backend:
+            exits = watched(backend)
+            handle = await backend.start(launch)
+            breakable.kill(handle)
+            exited = await exits.next()
+            assert exited.exit == Exit(None, 9, "killed by SIGKILL")
+
+
+async def test_an_engine_that_is_absent_at_the_start_is_waited_for(
+    breakable: ContainerHarness, private_engine: PrivateEngine
+) -> None:
+    launch = breakable.steady("web")
+    await asyncio.to_thread(private_engine.stop)
+    async with breakable.backend() as backend:
+        with pytest.raises(
+            BackendUnavailable, match=r"there is no Docker engine at .*: start it \(systemctl start docker\)"
+        ):
+            await backend.adopt(launch)
+        with pytest.raises(BackendUnavailable):
+            await backend.start(launch)
+        await asyncio.to_thread(private_engine.start)
+        exits = watched(backend)
+        handle = await backend.start(launch)
+        breakable.kill(handle)
+        await exits.next()
+
+
+async def test_what_ran_on_while_no_agent_looked_is_adopted_by_the_next(breakable: ContainerHarness) -> None:
+    launch = breakable.steady("web", 3)
+    async with breakable.backend() as backend:
+        handle = await backend.start(launch)
+    async with breakable.backend() as backend:
+        assert await backend.adopt(launch) == Running(handle, 3)
+
+
+async def test_a_socket_that_may_not_be_used_is_said_with_what_helps(
+    breakable: ContainerHarness, private_engine: PrivateEngine
+) -> None:
+    launch = breakable.steady("web")
+    mode = private_engine.socket.stat().st_mode
+    private_engine.socket.chmod(0o600)
+    os.seteuid(65534)
+    try:
+        async with breakable.backend() as backend:
+            with pytest.raises(BackendError) as refused:
+                await backend.adopt(launch)
+    finally:
+        os.seteuid(0)
+        private_engine.socket.chmod(mode)
+    assert str(refused.value).startswith("this agent (uid 65534) may not use the Docker engine at ")
+    assert "usermod -aG docker" in str(refused.value)
+
+
+class DeafProxy:
+    """A proxy before the engine's socket that swallows what the engine says of events, and keeps those streams open."""
+
+    def __init__(self, target: str, path: str) -> None:
+        self._target = target
+        self._path = path
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        far_reader, far_writer = await asyncio.open_unix_connection(self._target)
+        deaf = asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, far_writer, deaf, asking=True))
+                group.create_task(self._pump(far_reader, writer, deaf, asking=False))
+        finally:
+            for end in (writer, far_writer):
+                end.close()
+
+    @staticmethod
+    async def _pump(
+        source: asyncio.StreamReader, sink: asyncio.StreamWriter, deaf: asyncio.Event, *, asking: bool
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(65536):
+                if asking and b"/events?" in data:
+                    deaf.set()
+                elif not asking and deaf.is_set() and not data.startswith(b"HTTP/"):
+                    continue  # its headers come through
+                sink.write(data)
+                await sink.drain()
+        with suppress(OSError):
+            sink.write_eof()
