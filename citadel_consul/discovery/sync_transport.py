@@ -17,14 +17,19 @@ import httpx
 from tenacity import Retrying
 
 from citadel_consul.consul.address import ConsulAddress
+from citadel_consul.discovery.connections import KEEPALIVE_SECONDS, MAX_IDLE
 from citadel_consul.discovery.journey import ATTEMPTS, Interrupted, Journey, Rules, is_whole
 from citadel_consul.discovery.naming import DOMAIN, ServiceName, service_named
 from citadel_consul.discovery.resolver import Resolver
 from citadel_consul.discovery.thread import LoopThread
-from citadel_consul.discovery.transport import LIMITS, first_answer_seconds
+from citadel_consul.discovery.transport import first_answer_seconds
 from citadel_consul.discovery.view import View
 
 THREAD_NAME: Final = "service discovery"
+
+LIMITS: Final = httpx.Limits(
+    max_connections=None, max_keepalive_connections=MAX_IDLE, keepalive_expiry=KEEPALIVE_SECONDS
+)
 
 
 class SyncConsulTransport(httpx.BaseTransport):

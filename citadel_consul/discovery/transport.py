@@ -13,21 +13,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Self
 
 import httpx
 from tenacity import AsyncRetrying
 
+from citadel_consul.discovery.connections import Connections
 from citadel_consul.discovery.failures import DeadlineExceeded
 from citadel_consul.discovery.hedge import hedged
 from citadel_consul.discovery.journey import ATTEMPTS, Interrupted, Journey, Rules, is_whole
 from citadel_consul.discovery.naming import DOMAIN, service_named
 from citadel_consul.discovery.resolver import FIRST_ANSWER_SECONDS, Resolver
-
-KEEPALIVE_SECONDS: Final = 4.0
-"""Shorter than the five seconds after which many servers close an idle connection, lest both do it at once."""
-
-LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=KEEPALIVE_SECONDS)
 
 
 class ConsulTransport(httpx.AsyncBaseTransport):
@@ -55,7 +51,7 @@ class ConsulTransport(httpx.AsyncBaseTransport):
     ) -> None:
         self._resolver = resolver if resolver is not None else Resolver()
         self._owns_resolver = resolver is None
-        self._over = over if over is not None else httpx.AsyncHTTPTransport(limits=LIMITS)
+        self._over = over if over is not None else Connections()
         self._rules = Rules(attempts, deadline_seconds, hedging)
         self._domain = domain
 

@@ -170,8 +170,6 @@ async def under_traffic(
         print(record.report)
     return {
         **{f"library_{key}": value for key, value in noticed(record).items()},
-        "library_sent_late_p99_ms": round(1000 * percentile(record.late, 0.99), 1),
-        "library_sent_late_max_ms": round(1000 * max(record.late)),
         **{f"dns_{key}": value for key, value in noticed(by_dns).items()},
         "instances": len(record.served),
     }
@@ -181,6 +179,7 @@ def noticed(record: Record) -> Figures:
     answered = len(record.seconds)
     return {
         "requests": answered + len(record.failures),
+        "unsent": record.unsent,
         "failures": len(record.failures),
         "median_ms": round(1000 * statistics.median(record.seconds), 1),
         "p99_ms": round(1000 * percentile(record.seconds, 0.99), 1),

@@ -12,13 +12,15 @@ from typing import Any
 class Record:
     """``failures`` and ``events`` are (when, what), when by the monotonic clock; durations are seconds.
 
-    ``late`` is by how much requests were sent later than they were due: how starved the sender was. ``statistics`` are
-    those of each client's resolver, ``news`` what each of them has seen of the service: (when, addresses).
+    ``late`` is by how much requests were sent later than they were due, ``unsent`` how many could not be sent anywhere
+    near their time: how starved the sender was. ``statistics`` are those of each client's resolver, ``news`` what each
+    of them has seen of the service: (when, addresses).
     """
 
     began: float = field(default_factory=time.monotonic)
     seconds: list[float] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
+    unsent: int = 0
     failures: list[tuple[float, str]] = field(default_factory=list)
     events: list[tuple[float, str]] = field(default_factory=list)
     served: Counter[str] = field(default_factory=Counter)
@@ -30,13 +32,14 @@ class Record:
 
     def found(self) -> dict[str, Any]:
         """What :meth:`add` takes, for JSON."""
-        names = ("seconds", "late", "failures", "served", "statistics", "news")
+        names = ("seconds", "late", "unsent", "failures", "served", "statistics", "news")
         return {name: getattr(self, name) for name in names}
 
     def add(self, found: dict[str, Any]) -> None:
         """Add what one process of :mod:`shopper` has recorded."""
         self.seconds += found["seconds"]
         self.late += found["late"]
+        self.unsent += found["unsent"]
         self.failures += [(when, what) for when, what in found["failures"]]
         self.served.update(found["served"])
         self.statistics += found["statistics"]
@@ -57,4 +60,5 @@ class Record:
         """Failures beside the events that may explain them."""
         failed = [(when, f"FAILED {what}") for when, what in self.failures]
         lines = [f"{when - self.began:8.2f} {what}" for when, what in sorted([*self.events, *failed])]
-        return "\n".join([*lines, f"sent late by {1000 * max(self.late, default=0.0):.0f} ms at most"])
+        late = f"{1000 * max(self.late, default=0.0):.0f} ms late at most"
+        return "\n".join([*lines, f"{len(self.late)} sent, {late}; {self.unsent} not sent"])

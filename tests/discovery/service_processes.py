@@ -22,7 +22,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30.0, pause_seconds: float = 0.05) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0, pause_seconds: float = 0.05) -> None:
     """Return when ``condition`` holds; an AssertionError says ``what`` was waited for in vain."""
     deadline = time.monotonic() + seconds
     while not condition():

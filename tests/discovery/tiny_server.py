@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ class TinyServer:
     """Answers each request with its name.
 
     ``behave`` is asked for each request: ``answer`` it, ``reset`` the connection, ``break`` off in the middle of the
-    body, ``hang``, or ``stream`` (a body of unknown length, which ends when the client goes).
+    body, ``hang``, or ``stream`` (a body of unknown length, which ends when the client goes). ``connections`` is how
+    many there have been, ``open`` how many there are.
     """
 
     name: str
@@ -24,6 +26,9 @@ class TinyServer:
     behave: Callable[[], str] = lambda: "answer"
     requests: list[str] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
+    tls: ssl.SSLContext | None = None
+    connections: int = 0
+    open: int = 0
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[TinyServer]:
@@ -32,16 +37,19 @@ class TinyServer:
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writers.add(writer)
+            self.connections += 1
+            self.open += 1
             try:
                 while await self._serve_one(reader, writer):
                     pass
-            except (asyncio.IncompleteReadError, ConnectionError):
+            except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
                 pass
             finally:
+                self.open -= 1
                 writers.discard(writer)
                 writer.close()
 
-        server = await asyncio.start_server(serve, "127.0.0.1", self.port)
+        server = await asyncio.start_server(serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield self
