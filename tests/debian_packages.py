@@ -22,7 +22,7 @@ from citadel_consul.consul.binary import cache_directory
 
 _SECONDS = 300
 _LIBRARY = re.compile(r"[^/]+\.so(\.[0-9]+)*")
-_BIN = ("usr/sbin", "usr/bin", "sbin", "bin", "lib/systemd", "usr/lib/systemd", "usr/lib/chromium")
+_BIN = ("usr/lib/chromium", "usr/sbin", "usr/bin", "sbin", "bin", "lib/systemd", "usr/lib/systemd")
 
 
 class NotToBeHad(Exception):

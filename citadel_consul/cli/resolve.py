@@ -94,8 +94,12 @@ def _show(found: Resolution) -> None:
         print_table(("INSTANCE", "NODE", "ADDRESS", "STATUS", "A", "SRV", "TAGS"), rows)
     if dns is not None:
         ttl = "" if dns.ttl_seconds is None else f", TTL {dns.ttl_seconds} s"
-        records = f"{len(dns.addresses)} addresses, {len(dns.services)} SRV records{ttl}"
-        click.echo(f"DNS at {dns.server}, {dns.name}: {records}")
+        records = f"{_count(len(dns.addresses), 'address', 'es')}, {_count(len(dns.services), 'SRV record', 's')}"
+        click.echo(f"DNS at {dns.server}, {dns.name}: {records}{ttl}")
+
+
+def _count(number: int, word: str, ending: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}{ending}"
 
 
 def _mark(asked: bool, there: bool) -> str:
