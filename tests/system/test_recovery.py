@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def paging(ward: Ward, pager: Receiver, **fields: Any) -> dict[str, str]:
 
 def assert_one_pair(ward: Ward, pager: Receiver, service: str, affected: tuple[str, ...]) -> None:
     """People were told once when it began, with whom it takes along, and once when it was over; and of nothing else."""
-    ward.world.until(lambda: len(pager.requests) >= 2, 30.0, "the end to be told")
+    ward.world.until(lambda: len(pager.requests) >= 2, 90.0, "the end to be told")
     ward.stays(lambda: len(pager.requests) == 2, 2.0, f"no third notice: {[n['title'] for n in pager.notices]}")
     told = [(notice["service"], notice["transition"], notice["incident"]["affected"]) for notice in pager.notices]
     assert told == [(service, "opened", list(affected)), (service, "closed", list(affected))]
@@ -81,7 +82,7 @@ def test_a_killed_service_runs_again_and_its_dependents_are_told(ward: Ward) -> 
     ward.world.apply([ward.spec("db"), ward.spec("api")], [("api", "db")])
     ward.begin()
     ward.kill("db")
-    ward.world.until(lambda: ward.lives("db") == {"db": 2}, 5.0, "a second life")
+    ward.world.until(lambda: ward.lives("db") == {"db": 2}, 60.0, "a second life")
     ward.until_incident("db", IncidentState.CLOSED)
     assert ward.lives("api") == {"api": 1}
     assert [event.message for event in ward.events("dependency-recovered")] == ["api@n1 was told that db came back"]
@@ -112,7 +113,7 @@ def test_so_it_is_when_the_leader_dies_in_the_middle(ward: Ward, pager: Receiver
         proxy.writes = 0
         trap = proxy.trap = Trap(nth, before, first.popen.kill)
         ward.kill("db")
-        ward.world.until(lambda: trap.sprung, 20.0, "the trap")
+        ward.world.until(lambda: trap.sprung, 60.0, "the trap")
         first.kill()
         assert_only_the_database_was_restarted(ward)
         assert_one_pair(ward, pager, "db", DEPENDENTS)
@@ -122,7 +123,7 @@ def test_dependents_restart_once_if_their_edge_asks_for_it(ward: Ward, pager: Re
     apply_database(ward, OnRecovery.RESTART)
     ward.begin(**paging(ward, pager))
     ward.kill("db")
-    ward.until_incident("db", IncidentState.CLOSED, 60.0)
+    ward.until_incident("db", IncidentState.CLOSED)
     assert ward.lives("db", *DEPENDENTS) == dict.fromkeys(("db", *DEPENDENTS), 2)
     assert set(ward.world.snapshot().incidents) == {"db"}
     assert_one_pair(ward, pager, "db", DEPENDENTS)
@@ -134,10 +135,10 @@ def test_a_dependent_that_is_killed_just_before_its_database_makes_no_page_of_it
     apply_database(ward)
     ward.begin(**paging(ward, pager), CITADEL_NOTIFICATION_DELAY="5s")  # however late the report is on a busy machine
     ward.kill("d00")
-    ward.world.until(lambda: ward.incident("d00") is not None, 5.0, "an incident of the dependent")
+    ward.world.until(lambda: ward.incident("d00") is not None, 60.0, "an incident of the dependent")
     ward.kill("db")
-    ward.until_incident("db", IncidentState.CLOSED, 60.0)
-    ward.until_incident("d00", IncidentState.CLOSED, 60.0)
+    ward.until_incident("db", IncidentState.CLOSED)
+    ward.until_incident("d00", IncidentState.CLOSED)
     db, d00 = ward.incident("db"), ward.incident("d00")
     assert db is not None
     assert d00 is not None
@@ -154,7 +155,7 @@ def test_dependents_reload_if_their_edge_asks_for_it(ward: Ward) -> None:
     ward.world.apply([ward.spec("db"), ward.spec("api"), deaf], edges)
     ward.begin()
     ward.kill("db")
-    ward.world.until(lambda: ward.reloads("api") == 1, 10.0, "a reload")
+    ward.world.until(lambda: ward.reloads("api") == 1, 60.0, "a reload")
     ward.until_incident("db", IncidentState.CLOSED)
     assert ward.lives("db", "api", "deaf") == {"db": 2, "api": 1, "deaf": 1}
     (failed,) = [step for step in ward.world.operation(ward.automatic()[0].id).steps if step.state == "failed"]  # type: ignore[union-attr]
@@ -198,7 +199,7 @@ def test_a_hung_service_is_restarted_and_a_degraded_one_is_not(ward: Ward) -> No
     ward.begin()
     ward.mood("warning", "degraded")
     ward.mood("hang", "hung")
-    ward.world.until(lambda: ward.incident("hung") is not None, 20.0, "a confirmed failure")
+    ward.world.until(lambda: ward.incident("hung") is not None, 60.0, "a confirmed failure")
     ward.mood("well", "hung")
     ward.until_incident("hung", IncidentState.CLOSED)
     snapshot = ward.world.snapshot()
@@ -212,7 +213,7 @@ def test_a_degraded_service_is_restarted_if_its_policy_says_so(ward: Ward) -> No
     ward.world.apply([ward.spec("a", restart_degraded=True), ward.spec("b")])
     ward.begin()
     ward.mood("warning", "a")
-    ward.world.until(lambda: ward.lives("a") == {"a": 2}, 20.0, "a restart")
+    ward.world.until(lambda: ward.lives("a") == {"a": 2}, 60.0, "a restart")
     ward.mood("well", "a")
     ward.until_healthy("a")
 
@@ -249,12 +250,12 @@ def test_a_consul_that_is_silent_for_long_restarts_nothing(ward: Ward) -> None:
         ward.world.agent(consul=proxy.address)
         ward.up()
         proxy.silence()
-        ward.world.until(lambda: ward.world.leader() is None, 30.0, "the leader's lock to be free")
-        ward.world.until(lambda: not ward.world.snapshot().agents, 30.0, "the agent's lock to be free")
+        ward.world.until(lambda: ward.world.leader() is None, 90.0, "the leader's lock to be free")
+        ward.world.until(lambda: not ward.world.snapshot().agents, 90.0, "the agent's lock to be free")
         proxy.cut()
         proxy.speak()
-        ward.world.until_led(30.0)
-        ward.world.until(lambda: ward.world.snapshot().agents, 30.0, "the agent to be back")
+        ward.world.until_led()
+        ward.world.until(lambda: ward.world.snapshot().agents, 90.0, "the agent to be back")
         ward.stays(lambda: ward.lives(*TEN) == dict.fromkeys(TEN, 1), 5.0, "nothing restarted")
         assert ward.world.snapshot().incidents == {}
         assert len(ward.events("agent-returned")) == 1
@@ -280,7 +281,7 @@ def test_six_of_ten_killed_at_once_freeze_recovery_until_a_person_goes_on(ward: 
     assert "citadel recover all" in pager.notices[0]["advice"]
     assert ward.world.operate(Kind.RECOVER).state is OperationState.SUCCEEDED
     ward.until_incident(STACK, IncidentState.CLOSED)
-    ward.world.until(lambda: len(pager.requests) >= 2, 10.0, "the end to be told")
+    ward.world.until(lambda: len(pager.requests) >= 2, 90.0, "the end to be told")
     assert [(n["service"], n["transition"]) for n in pager.notices] == [(None, "opened"), (None, "closed")]
     assert ward.lives(*TEN) == {**dict.fromkeys(TEN, 1), **dict.fromkeys(SIX, 2)}
 
@@ -290,12 +291,12 @@ def test_a_flapping_service_is_quarantined_within_the_configured_count(ward: War
     ward.begin()
     for lapse in range(1, 9):
         ward.mood("ill", "a")
-        ward.world.until(lambda n=lapse: _lapses(ward) >= n, 10.0, f"lapse {lapse}")  # type: ignore[misc]
+        ward.world.until(lambda n=lapse: _lapses(ward) >= n, 60.0, f"lapse {lapse}")  # type: ignore[misc]
         ward.mood("well", "a")
-        ward.until_healthy("a", within=10.0)
+        ward.until_healthy("a", within=60.0)
         if ward.incident("a") is not None:
             break
-    incident = ward.until_incident("a", IncidentState.QUARANTINED, 1.0)
+    incident = ward.until_incident("a", IncidentState.QUARANTINED, 10.0)
     assert len(incident.failures) == 5
     assert ward.lives("a", "b") == {"a": 1, "b": 1}
     ward.mood("hang", "a")
@@ -310,11 +311,15 @@ def _lapses(ward: Ward) -> int:
 def test_i6_a_hold_stops_recovery_until_it_runs_out(ward: Ward) -> None:
     ward.world.apply([ward.spec("a"), ward.spec("b")])
     ward.begin()
-    ward.hold("service", "a", seconds=4.0)
+    ends = time.time() + 10.0
+    ward.hold("service", "a", seconds=10.0)
     ward.kill("a")
-    ward.stays(lambda: ward.lives("a") == {"a": 1}, 2.0, "held")
-    assert service_status(ward.world.snapshot(), "a", 0.0) is Status.HELD
-    ward.world.until(lambda: ward.lives("a") == {"a": 2}, 10.0, "recovery after the hold")
+    ward.world.until(lambda: service_status(ward.world.snapshot(), "a", ends) is Status.HELD, 10.0, "held")
+    while time.time() < ends:
+        found = ward.lives("a")  # looked at before the hold ends, or not counted
+        assert found == {"a": 1} or time.time() >= ends, ward.world.logs()
+        time.sleep(0.1)
+    ward.world.until(lambda: ward.lives("a") == {"a": 2}, 60.0, "recovery after the hold")
 
 
 def test_a_hold_with_maintenance_takes_a_service_out_of_dns_as_long_as_it_stands(ward: Ward) -> None:
@@ -322,13 +327,13 @@ def test_a_hold_with_maintenance_takes_a_service_out_of_dns_as_long_as_it_stands
     ward.begin()
     assert ward.found_by_clients("a") == 1
     ward.hold("service", "a", maintenance=True)
-    ward.world.until(lambda: ward.found_by_clients("a") == 0, 10.0, "maintenance")
+    ward.world.until(lambda: ward.found_by_clients("a") == 0, 60.0, "maintenance")
     assert service_status(ward.world.snapshot(), "a", 0.0) is Status.HELD
     ward.stays(lambda: ward.lives("a") == {"a": 1}, 1.0, "not restarted")
     assert ward.world.operate(Kind.RESTART, "a").state is OperationState.SUCCEEDED
-    ward.world.until(lambda: ward.found_by_clients("a") == 0, 10.0, "maintenance of the new life")
+    ward.world.until(lambda: ward.found_by_clients("a") == 0, 60.0, "maintenance of the new life")
     ward.unhold("service", "a")
-    ward.world.until(lambda: ward.found_by_clients("a") == 1, 10.0, "no maintenance")
+    ward.world.until(lambda: ward.found_by_clients("a") == 1, 60.0, "no maintenance")
 
 
 def test_a_mark_of_maintenance_that_a_person_set_is_left_alone(ward: Ward) -> None:
@@ -337,9 +342,9 @@ def test_a_mark_of_maintenance_that_a_person_set_is_left_alone(ward: Ward) -> No
     identity = f"{ward.world.stack}.a.n1"
     ward.world.ask(lambda client: client.service_maintenance(identity, True, "by hand"))
     ward.hold("service", "b", maintenance=True)
-    ward.world.until(lambda: ward.found_by_clients("b") == 0, 10.0, "maintenance of b")
+    ward.world.until(lambda: ward.found_by_clients("b") == 0, 60.0, "maintenance of b")
     ward.unhold("service", "b")
-    ward.world.until(lambda: ward.found_by_clients("b") == 1, 10.0, "b back")
+    ward.world.until(lambda: ward.found_by_clients("b") == 1, 60.0, "b back")
     assert ward.found_by_clients("a") == 0
 
 
@@ -367,7 +372,7 @@ def test_after_a_machine_went_down_everything_is_started_again_in_order(ward: Wa
     ward.kill("db", "api", "web")
     ward.world.agent()
     twice = {"db": 2, "api": 2, "web": 2}
-    ward.world.until(lambda: ward.lives("db", "api", "web") == twice, 20.0, "a second life of each")
+    ward.world.until(lambda: ward.lives("db", "api", "web") == twice, 60.0, "a second life of each")
     ward.until_healthy("db", "api", "web")
     assert STACK not in ward.world.snapshot().incidents
     started = [entry.service for entry in ward.world.chronicle() if entry.what == "started"]
@@ -378,4 +383,4 @@ def test_a_service_stopped_by_hand_is_recovered_like_any_other_exit(ward: Ward) 
     ward.world.apply([ward.spec("a"), ward.spec("b")])
     ward.begin()
     ward.end("a")
-    ward.world.until(lambda: ward.lives("a") == {"a": 2}, 5.0, "a second life")
+    ward.world.until(lambda: ward.lives("a") == {"a": 2}, 60.0, "a second life")
