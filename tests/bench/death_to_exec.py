@@ -1,6 +1,7 @@
 """How long a killed service is gone: from SIGKILL to the exec of its replacement, through the leader.
 
-    .venv/bin/python tests/bench/death_to_exec.py [--trials 100] [--services 1] [--supervisord-trials 10]
+    .venv/bin/python tests/bench/death_to_exec.py [--backend process] [--trials 100] [--services 12]
+                                                  [--supervisord-trials 10]
 
 The road is the whole one: the node agent sees the exit, reports it to Consul, the leader's watch wakes, it decides,
 writes the order under its fence, and the agent's watch wakes and starts the process. The clock runs from just before
@@ -23,6 +24,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "system")]
 
+from backend_kinds import KINDS, Victims
 from consul_process import ConsulProcess
 from figures import Figure, print_table, summary
 from real_world import World
@@ -35,24 +37,24 @@ REST_SECONDS = 0.3
 WITHIN_SECONDS = 20.0
 
 
-def measure(world: World, services: int, trials: int) -> list[float]:
+def measure(world: World, services: int, trials: int, victims: Victims) -> list[float]:
     """Seconds for each trial of killing one of half of the services after the other."""
     policy = RecoveryPolicy(enabled=True, reset_after_seconds=REST_SECONDS / 2)  # each trial is a bout of its own
-    world.apply([world.tiny(f"s{n}", recovery=policy) for n in range(services)], [])
+    world.apply([victims.spec(world, f"s{n}", policy) for n in range(services)], [])
     world.orchestrator()
     world.agent()
-    world.until_led()
+    world.until_led(within=60)
     assert world.operate(Kind.STARTUP, within=120).state == "succeeded", world.logs()
-    victims = max(1, services // 2)  # more than half within a minute is a mass failure, and recovery would freeze
-    return [_kill_once(world, f"s{n % victims}") for n in range(trials)]
+    mortal = max(1, services // 2)  # more than half within a minute is a mass failure, and recovery would freeze
+    return [_kill_once(world, f"s{n % mortal}", victims) for n in range(trials)]
 
 
-def _kill_once(world: World, service: str) -> float:
+def _kill_once(world: World, service: str, victims: Victims) -> float:
     history = world.folder / "state" / world.stack / "n1" / "history.jsonl"
     world.until(lambda: _last(history, service, "ready") > _last(history, service, "started"), what="ready")
     time.sleep(REST_SECONDS)
     began = time.time()
-    os.kill(world.lives(service)[-1], signal.SIGKILL)
+    victims.kill(world, service)
     deadline = time.monotonic() + WITHIN_SECONDS
     while (started := _last(history, service, "started")) < began:
         assert time.monotonic() < deadline, world.logs()
@@ -102,8 +104,9 @@ def _child_of(parent: int, other_than: int | None) -> int:
     raise TimeoutError("supervisord started nothing")
 
 
-def run(trials: int, services: int, supervisord_trials: int) -> list[Figure]:
+def run(backend: str, trials: int, services: int, supervisord_trials: int) -> list[Figure]:
     figures = []
+    victims = KINDS[backend]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         server = ConsulProcess(find_consul(), folder)
@@ -112,9 +115,13 @@ def run(trials: int, services: int, supervisord_trials: int) -> list[Figure]:
             place = folder / "citadel"
             place.mkdir()
             with World(server.address, place, "bench-death", dict(os.environ)) as world:
-                figures.append(summary(f"citadel, {services} services", measure(world, services, trials)))
+                seconds = measure(world, services, trials, victims)
+                figures.append(summary(f"citadel, {services} services, {backend}", seconds))
+            if (floor := victims.floor()) is not None:
+                figures.append(summary(*floor))
         finally:
             server.end()
+            victims.close()
         program = shutil.which("supervisord") or str(Path(sys.executable).with_name("supervisord"))
         if supervisord_trials and Path(program).exists():
             figures.append(summary("supervisord", measure_supervisord(program, folder, supervisord_trials)))
@@ -125,12 +132,13 @@ def run(trials: int, services: int, supervisord_trials: int) -> list[Figure]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", choices=KINDS, default="process", help="what the services are run by")
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--services", type=int, default=12)
     parser.add_argument("--supervisord-trials", type=int, default=10)
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
-    figures = run(options.trials, options.services, options.supervisord_trials)
+    figures = run(options.backend, options.trials, options.services, options.supervisord_trials)
     print_table("Death to exec of the replacement (milliseconds)", figures)
     if options.json is not None:
         options.json.write_text(json.dumps([figure.as_dict() for figure in figures], indent=2) + "\n")

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 import httpx
-from busybox_image import ensure_image
+from busybox_image import NoImage, ensure_image
 
 LABEL = "citadel.test"
 START_SECONDS = 60.0
@@ -45,6 +45,8 @@ def why_not(engine: httpx.Client) -> str | None:
             return None if started.is_success else f"engine {version} cannot start a container: {started.text}"
         finally:
             engine.delete(f"/containers/{made.json()['Id']}", params={"force": "1"})
+    except NoImage as error:
+        return str(error)
     except httpx.HTTPError as error:
         return f"no Docker engine answers here: {error}"
 
