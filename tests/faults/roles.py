@@ -130,8 +130,10 @@ class Role:
         self.proxy.delay_seconds = 0.0
         if self.proxy.hold is not None:
             self.proxy.hold.release()
-        self.proxy.trap = self.proxy.hold = None
+        self.proxy.hold = None
         self.proxy.speak()
+        if self.proxy.disarm():
+            self.kill()  # it was killed, and may not have died of it yet
         if self.process.alive:
             self.process.resume()
         else:

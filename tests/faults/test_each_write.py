@@ -87,13 +87,12 @@ class Ladder:
 def _kill_at(ladder: Ladder, kind: Kind, nth: int, *, before: bool) -> bool:
     """Kill the leader at its nth write; returns whether there was one."""
     leader = ladder.ready()
-    trap = leader.proxy.trap = Trap(nth, before, leader.process.popen.kill)
+    leader.proxy.trap = Trap(nth, before, leader.process.popen.kill)
     ladder.check(kind, ladder.crew.world.request(kind))
-    leader.proxy.trap = None
-    if trap.sprung:
+    if sprung := leader.proxy.disarm():
         leader.kill()
         leader.start()
-    return trap.sprung
+    return sprung
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])

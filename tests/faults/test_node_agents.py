@@ -155,10 +155,9 @@ def _restart_with_a_death(crew: Crew, agent: Role, nth: int, *, before: bool) ->
     trap = agent.proxy.trap = Trap(nth, before, agent.process.popen.kill)
     operation_id = world.request(Kind.RESTART, "all", cascade=True)
     world.until(lambda: trap.sprung or world.operation(operation_id).ended, 90.0)  # type: ignore[union-attr]
-    agent.proxy.trap = None
-    if trap.sprung:
+    if sprung := agent.proxy.disarm():
         agent.kill()
         agent.start()
     operation = world.end_of(operation_id, 90.0)
     assert operation.state is OperationState.SUCCEEDED, f"{operation}\n{world.logs()}"
-    return trap.sprung
+    return sprung

@@ -127,6 +127,10 @@ class ConsulProxy:
         """Let no answer to a request through whose first line has ``path`` in it; empty ends that."""
         self._loop.call_soon_threadsafe(self._withhold, path.encode())
 
+    def disarm(self) -> bool:
+        """Take the trap away; returns whether it has sprung, which it cannot any more afterwards."""
+        return asyncio.run_coroutine_threadsafe(self._disarm(), self._loop).result(10)
+
     def cut(self) -> None:
         """Break every connection that is open now."""
         self._call(self._cut())
@@ -143,6 +147,10 @@ class ConsulProxy:
         if self._server is not None:
             self._server.close()
         await self._cut()
+
+    async def _disarm(self) -> bool:
+        trap, self.trap = self.trap, None
+        return trap is not None and trap.sprung
 
     def _freeze(self) -> None:
         for link in self._links:

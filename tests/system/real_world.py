@@ -21,12 +21,17 @@ from citadel_consul.consul.client import ConsulClient
 from citadel_consul.core.model import Check, CheckKind, Edge, Instance, ProcessBackend, ServiceSpec, Stack
 from citadel_consul.core.operation import Kind, Operation, Options
 from citadel_consul.core.snapshot import Defaults, Snapshot
+from citadel_consul.errors import CitadelError
 from citadel_consul.store.applying import read_difference, write_difference
+from citadel_consul.store.documents import Event
+from citadel_consul.store.history import read_events
 from citadel_consul.store.keys import Keys
 from citadel_consul.store.reading import read_operation, read_state
 from citadel_consul.store.requests import submit, wait_for_end
 
 T = TypeVar("T")
+LAST_ENTRIES = 80
+"""How much of a history a failing test shows."""
 TINY = Path(__file__).with_name("tiny_service.py")
 MARK = {name: value for name, value in os.environ.items() if name == "CITADEL_TEST_RUN"}
 """Services get a clean environment; with this they are found, and the run fails, if one is left behind."""
@@ -228,16 +233,32 @@ class World:
         return sorted((entry for path in paths for entry in read_chronicle(path)), key=lambda entry: entry.at)
 
     def logs(self) -> str:
-        """The ends of all logs, for a failing test to show."""
+        """The ends of all logs and histories, for a failing test to show."""
         texts = [f"--- {p.log.name}\n{p.log.read_text(errors='replace')[-3000:]}" for p in self.processes]
-        return "\n".join(texts)
+        rows = [
+            f"{e.at:.3f} epoch {e.epoch} {e.service}@{e.node} {e.generation} {e.what} (pid {e.pid}) {e.detail}"
+            for e in self.chronicle()[-LAST_ENTRIES:]
+        ]
+        return "\n".join([*texts, "--- histories of the nodes", *rows, "--- history of the stack", *self._events()])
+
+    def _events(self) -> list[str]:
+        async def read(client: ConsulClient) -> list[Event]:
+            return (await read_events(client, Keys(self.stack)))[-LAST_ENTRIES:]
+
+        try:
+            found = self.ask(read)
+        except CitadelError as error:
+            return [str(error)]
+        return [f"{event.at:.3f} epoch {event.epoch} {event.by}: {event.kind}: {event.message}" for event in found]
 
     def until(self, condition: Callable[[], object], within: float = 90.0, what: str = "") -> None:
         """Wait for ``condition``; fails the test with the logs if it does not come true."""
-        deadline = time.monotonic() + within
+        began = time.monotonic()
         while not condition():
-            assert time.monotonic() < deadline, f"not within {within} s: {what or condition}\n{self.logs()}"
-            time.sleep(0.02)
+            waited = time.monotonic() - began
+            assert waited < within, f"not within {within} s: {what or condition}\n{self.logs()}"
+            # Most conditions ask Consul for all of a stack, on the cores that what is waited for needs as well.
+            time.sleep(min(max(0.02, waited / 20), 0.25))
 
     def until_led(self, within: float = 90.0) -> dict[str, Any]:
         """Wait for a leader; returns its record."""
