@@ -27,7 +27,7 @@ from citadel_consul.agent.runner import InstanceRunner, Surroundings
 from citadel_consul.agent.specs import Expand, Specs
 from citadel_consul.backends.base import Backend, InstanceExited, Notice
 from citadel_consul.consul.client import ConsulClient
-from citadel_consul.consul.lease import Lease, TTLCheck
+from citadel_consul.consul.lease import Lease, TTLCheck, until_lost
 from citadel_consul.consul.patience import patiently
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Instance, ServiceSpec
@@ -77,7 +77,8 @@ class AgentConfig:
 class NodeAgent:
     """Runs the instances of one node. ``expand`` fills in a spec's templates, ``render`` makes its registration.
 
-    What it measures is shown on ``listener``, which its owner closes; nothing is shown without one.
+    What it measures is shown on ``listener``, which its owner closes; nothing is shown without one. ``make_prober``
+    makes what runs the checks of services.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class NodeAgent:
         render: Render,
         chronicle: Chronicle,
         listener: socket.socket | None = None,
+        make_prober: Callable[[], Prober] = Prober,
         wall: Callable[[], float] = time.time,
         supervision: Supervision | None = None,
     ) -> None:
@@ -98,6 +100,7 @@ class NodeAgent:
         self._backend = backend
         self._chronicle = chronicle
         self._listener = listener
+        self._make_prober = make_prober
         self._wall = wall
         self._supervision = supervision or Supervision()
         self._keys = Keys(config.stack)
@@ -119,7 +122,7 @@ class NodeAgent:
             last = await self._last_report()
             reporter = Reporter(self._client, self._keys, self.config.node, last)
             await self._specs.read()
-            async with Prober() as prober, asyncio.TaskGroup() as group:
+            async with self._make_prober() as prober, asyncio.TaskGroup() as group:
                 around = self._surroundings(reporter, prober)
                 self._backend.set_exit_sink(self._take_exit)
                 self._backend.set_notice_sink(lambda notice: self._pass_on(reporter, notice))
@@ -212,20 +215,21 @@ class NodeAgent:
     async def _hold(self, lease: Lease, reporter: Reporter, orders: Orders) -> None:
         """Keep the lock, and write reports under it; take it again after it was lost to an outage."""
         while True:
-            try:
-                with self._supervision.watching("the loop of the node agent") as pulse:
-                    async with asyncio.TaskGroup() as group:
-                        group.create_task(lease.keep())
-                        group.create_task(reporter.run(lease.session, on_new_log=orders.begin_anew))
-                        group.create_task(_beat_for_ever(lease, orders.look_again, pulse))
-            except* LeadershipLost as lost:
-                log.warning("the lock of this node is lost, taking it again: %s", lost.exceptions[0])
-                self._client.drop_connections()  # orders that are waited for on a dead one would come a minute late
+            lost = await until_lost(self._keep(lease, reporter, orders))
+            log.warning("the lock of this node is lost, taking it again: %s", lost)
+            self._client.drop_connections()  # orders that are waited for on a dead one would come a minute late
             await self._take_lock(lease)
             orders.look_again()
             now, node = self._wall(), self.config.node
             message = f"node agent {node} lost its lock and has it again; what runs there went on"
             reporter.record(Event(new_id(now), now, "agent-returned", message, f"agent {node}", node=node))
+
+    async def _keep(self, lease: Lease, reporter: Reporter, orders: Orders) -> None:
+        with self._supervision.watching("the loop of the node agent") as pulse:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(lease.keep())
+                group.create_task(reporter.run(lease.session, on_new_log=orders.begin_anew))
+                group.create_task(_beat_for_ever(lease, orders.look_again, pulse))
 
     # --- what is known at the start -----------------------------------------------------------------------------
 

@@ -31,17 +31,17 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 from citadel_consul.consul.catalog import PASSING
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.transaction import lock, unlock
 from citadel_consul.consul.watch import Backoff, Sleep, next_index
-from citadel_consul.errors import CitadelError, Conflict, LeadershipLost, NotFound, TemporaryError
+from citadel_consul.errors import CitadelError, Conflict, ConsulUnavailable, LeadershipLost, NotFound, TemporaryError
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,35 @@ class TTLCheck:
     tags: tuple[str, ...] = ()
     meta: Mapping[str, str] = field(default_factory=dict)
     supersede: bool = False
+
+
+async def until_lost(work: Coroutine[Any, Any, None]) -> CitadelError | None:
+    """Do what needs a lease. Returns the error if the lease or Consul was lost, ``None`` if ``work`` came to its end.
+
+    Anything else is raised, and a cancellation always passes through. That is why ``work`` has a task of its own: a
+    group of tasks that fails at the very moment at which it is cancelled tells of its failure alone (before Python
+    3.13), and who goes on after that failure would never hear of the SIGTERM.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task})
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # looked at, so that nobody complains: the cancellation is what this ends by
+    error = task.exception()
+    if isinstance(error, BaseExceptionGroup):
+        lost, other = error.split((LeadershipLost, ConsulUnavailable))
+        if other is not None:
+            raise other
+        error = lost
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if error is not None and not isinstance(error, LeadershipLost | ConsulUnavailable):
+        raise error
+    return error
 
 
 class Lease:

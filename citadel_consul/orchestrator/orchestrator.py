@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from citadel_consul import __version__
 from citadel_consul.consul.client import ConsulClient
-from citadel_consul.consul.lease import Lease, TTLCheck
+from citadel_consul.consul.lease import Lease, TTLCheck, until_lost
 from citadel_consul.core.snapshot import Defaults
-from citadel_consul.errors import ConsulUnavailable, LeadershipLost
 from citadel_consul.notification.channel import Channel
 from citadel_consul.orchestrator.handover import SERVICE_NAME, hand_over_on_request
 from citadel_consul.orchestrator.loop import ControlLoop, Turns
@@ -92,11 +91,10 @@ class Orchestrator:
                 await self._stand_by(lease)
                 self._lease = lease
                 try:
-                    await self._lead(lease)
-                except* (LeadershipLost, ConsulUnavailable) as lost:
-                    log.warning("no longer the leader: %s", "; ".join(_reasons(lost)))
+                    lost = await until_lost(self._lead(lease))
                 finally:
                     self._lease = self._loop = None
+                log.warning("no longer the leader: %s", lost)
 
     async def _stand_by(self, lease: Lease) -> None:
         """Wait for the lock, and free it if its holder is proven dead."""
@@ -152,11 +150,3 @@ class Orchestrator:
             supersede=True,
         )
 
-
-def _reasons(group: BaseExceptionGroup) -> Iterator[str]:
-    """What the errors in a group say; groups of tasks within groups of tasks wrap them several times."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _reasons(error)
-        else:
-            yield str(error)

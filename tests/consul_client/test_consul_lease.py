@@ -14,7 +14,7 @@ from citadel_consul.consul.address import ConsulAddress, parse_address
 from citadel_consul.consul.api import Indexed
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
-from citadel_consul.consul.lease import Lease, TTLCheck
+from citadel_consul.consul.lease import Lease, TTLCheck, until_lost
 from citadel_consul.consul.transaction import check_session, set_key
 from citadel_consul.errors import ConsulUnavailable, LeadershipLost
 
@@ -440,3 +440,46 @@ async def test_a_cancelled_holder_still_gives_its_lock_back(client: ConsulClient
 async def _lost_after(keeping: Awaitable[NoReturn]) -> None:
     with pytest.raises(LeadershipLost):
         await keeping
+
+
+async def test_the_loss_of_a_lease_is_told_and_other_errors_are_raised() -> None:
+    async def lose() -> None:
+        async with asyncio.TaskGroup():
+            raise LeadershipLost("gone")
+
+    async def break_down() -> None:
+        raise ZeroDivisionError
+
+    assert str(await until_lost(lose())) == "gone"
+    with pytest.raises(ZeroDivisionError):
+        await until_lost(break_down())
+    assert await until_lost(asyncio.sleep(0)) is None
+
+
+async def test_a_holder_that_is_told_to_end_as_it_loses_its_lease_ends() -> None:
+    """The group of tasks in it fails while it is cancelled, and then tells of its failure alone."""
+    losing = asyncio.Event()
+
+    async def lose_slowly() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            losing.set()
+            await asyncio.sleep(0.01)
+
+    async def lead() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(lose_slowly())
+            await asyncio.sleep(0)
+            raise LeadershipLost("gone")
+
+    async def stand_by_and_lead() -> None:
+        while True:
+            await until_lost(lead())
+
+    task = asyncio.ensure_future(stand_by_and_lead())
+    await losing.wait()
+    task.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({task})
+    assert task.cancelled()
