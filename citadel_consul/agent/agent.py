@@ -36,6 +36,7 @@ from citadel_consul.store import documents
 from citadel_consul.store.documents import AgentRecord, Event, NodeObserved, UndecodableError
 from citadel_consul.store.identifiers import new_id
 from citadel_consul.store.keys import Keys
+from citadel_consul.telemetry.fields import about
 from citadel_consul.telemetry.supervision import Pulse, Supervision
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ _PAST = {
     "released": "was let go of as it is",
 }
 """How an entry of the history reads as a sentence, where the word alone would not."""
+_WRONG = frozenset({"exited", "failed", "failing", "not-reloaded"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +302,8 @@ class NodeAgent:
                 node=instance.node,
             )
         )
+        level = logging.WARNING if what in _WRONG else logging.INFO
+        log.log(level, "%s", message, extra=about(service=instance.service, generation=seen.generation, event=what))
 
     def _orders_under(self, lease: Lease, reporter: Reporter, group: asyncio.TaskGroup, around: Surroundings) -> Orders:
         def follow(service: str, desired: Desired) -> None:

@@ -75,8 +75,8 @@ def _refuse_orphans(snapshot: Snapshot, specs: Mapping[str, ServiceSpec]) -> Non
     if left:
         service, dependency = next(iter(left.items()))
         raise Refused(
-            f"{', '.join(left)} would depend on what citadel does not know any more: hand back "
-            f"{'them' if len(left) > 1 else 'it'} as well, or remove the edges (citadel deps remove {service} "
+            f"{', '.join(left)} would depend on what citadel does not know any more: hand "
+            f"{'them' if len(left) > 1 else 'it'} back as well, or remove the edges (citadel deps remove {service} "
             f"{dependency})"
         )
 

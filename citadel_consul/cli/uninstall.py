@@ -79,7 +79,7 @@ def _refuse_losses(invocation: Invocation, root: Root) -> None:
 
 
 async def _managed(invocation: Invocation) -> list[str]:
-    """The services of this node that are in the stack and run."""
+    """The services of this node that are in the stack and run, and have a manager of their own."""
     import asyncio
 
     node = invocation.settings.node
@@ -90,7 +90,7 @@ async def _managed(invocation: Invocation) -> list[str]:
         name
         for name, spec in snapshot.specs.items()
         for instance in spec.instances
-        if instance.node == node and not snapshot.is_down(instance)
+        if spec.backend.kind != "process" and instance.node == node and not snapshot.is_down(instance)
     )
 
 

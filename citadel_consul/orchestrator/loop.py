@@ -29,12 +29,21 @@ from citadel_consul.orchestrator.outbox import Outbox
 from citadel_consul.orchestrator.writer import FencedWriter
 from citadel_consul.store.reading import read_state, read_steps
 from citadel_consul.store.state import StackState
+from citadel_consul.telemetry.fields import about
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.2
 MARGIN_SECONDS = 0.001
 """Added to a wake-up, so that a clock that is a hair early does not make two turns of one."""
+
+
+def _tell_log(actions: Sequence[Action]) -> None:
+    """Put what went into the history of the stack into the log as well."""
+    for action in actions:
+        if isinstance(action, RecordEvent):
+            fields = about(service=action.service, operation=action.operation, event=action.kind)
+            log.info("%s", action.message, extra=fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +173,7 @@ class ControlLoop:
         if all(isinstance(action, WakeAt) for action in actions):
             return 0
         count = await writer.commit(actions, now)
-        for listener in self._listeners:
+        for listener in (_tell_log, *self._listeners):
             listener(actions)
         return count
 

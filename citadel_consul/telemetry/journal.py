@@ -16,6 +16,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from citadel_consul.telemetry.fields import fields_of
+
 SOCKET = "/run/systemd/journal/socket"
 LONGEST_MESSAGE = 48_000
 """Characters. What does not fit a datagram would have to be passed as a file; an entry of this length is a mistake."""
@@ -83,3 +85,5 @@ class JournalHandler(logging.Handler):
         yield "CODE_FILE", Path(record.pathname).name
         yield "CODE_LINE", str(record.lineno)
         yield "CODE_FUNC", record.funcName or ""
+        for name, value in fields_of(record).items():
+            yield f"CITADEL_{name.upper()}", value

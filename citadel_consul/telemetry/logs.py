@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import orjson
 
+from citadel_consul.telemetry.fields import fields_of
 from citadel_consul.telemetry.journal import JournalHandler, is_journal
 
 QUIET = ("httpx", "httpcore", "asyncio", "uvicorn.error")
@@ -56,6 +57,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
+            **fields_of(record),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from citadel_consul.telemetry import logs
+from citadel_consul.telemetry.fields import about
 from citadel_consul.telemetry.journal import JournalHandler, encode, is_journal, priority
 
 
@@ -66,6 +68,16 @@ def test_a_record_is_an_entry_with_its_fields(journal: Journal, handler: Journal
         "CODE_LINE": "12",
         "CODE_FUNC": "run",
     }
+
+
+def test_what_a_record_is_about_is_in_the_journal_and_in_json(journal: Journal, handler: JournalHandler) -> None:
+    said = record("store@n1 is ready")
+    said.__dict__.update(about(service="store", operation=None, event="ready"))
+    handler.emit(said)
+    entry = journal.entry()
+    assert (entry["CITADEL_SERVICE"], entry["CITADEL_EVENT"]) == ("store", "ready")
+    assert "CITADEL_OPERATION" not in entry
+    assert json.loads(logs.JsonFormatter().format(said))["service"] == "store"
 
 
 def test_a_message_of_several_lines_stays_one_entry(journal: Journal, handler: JournalHandler) -> None:
