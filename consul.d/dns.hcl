@@ -1,7 +1,7 @@
 # Discovery by DNS: <service>.service.consul, and <tag>.<service>.service.consul.
 
 dns_config {
-  # An instance that warns is degraded, and is not handed out while another one passes.
+  # An instance that warns is degraded, and is not handed out.
   only_passing = true
 
   # How long an answer may be cached. A drained or failed instance is gone from all answers after this time.

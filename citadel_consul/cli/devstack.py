@@ -47,7 +47,8 @@ LOG_NAME = "citadel.log"
 
 @dataclass(frozen=True, slots=True)
 class Dev:
-    """One run of ``citadel dev``. ``quiet``: the log goes into ``log_file``, not to standard error."""
+    """One run of ``citadel dev``. ``quiet``: the log goes into ``log_file``, not to standard error. ``dashboard`` is
+    where the services in Consul's UI link to."""
 
     settings: Settings
     stack: Stack
@@ -58,6 +59,7 @@ class Dev:
     smoke: Smoke | None
     once: bool
     start: bool
+    dashboard: str | None
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -77,11 +79,12 @@ def run_dev(invocation: Invocation, file: Path, *, once: bool, start: bool, data
     configure_logs(settings, debug=logs == "debug", verbose=logs == "verbose")
     log_file = folder / LOG_NAME
     open_log(log_file, take_over=logs == "file")
+    dashboard = _dashboard(settings)
     settings = _with_api_port(settings)
     _check_ports(settings, stack if start else None)
     # Before the event loop, so that Ctrl-C ends a download at once.
     binary = find_consul(report=lambda line: click.echo(line, err=True))
-    dev = Dev(settings, stack, file, folder, log_file, logs == "file", smoke, once, start)
+    dev = Dev(settings, stack, file, folder, log_file, logs == "file", smoke, once, start, dashboard)
     return asyncio.run(_run(dev, binary))
 
 
@@ -91,6 +94,16 @@ def default_data_dir(stack: str) -> Path:
     if not base.is_absolute():
         base = Path.home() / ".local" / "state"
     return base / "citadel" / "dev" / stack
+
+
+def _dashboard(settings: Settings) -> str | None:
+    """What the API says of the health of services, as a link of Consul's UI.
+
+    None where the API's port is another one in each run: a Consul that is told something else is started anew.
+    """
+    bind = settings.api.bind
+    scheme = "http" if settings.api.tls_cert is None else "https"
+    return f"{scheme}://{bind}/api/v1/orchestrator/health#{{{{Service.Name}}}}" if bind.port else None
 
 
 def _with_api_port(settings: Settings) -> Settings:
@@ -146,7 +159,7 @@ def _import_control_plane() -> None:
 
 async def _run_all(dev: Dev, binary: ConsulBinary, terminal: Terminal, interruption: Interruption) -> None:
     async with AsyncExitStack() as stack:
-        consul = EmbeddedConsul(dev.data_dir / "consul", binary)
+        consul = EmbeddedConsul(dev.data_dir / "consul", binary, dashboard=dev.dashboard)
         async with asyncio.TaskGroup() as group:
             # What the control plane imports takes as long as Consul's election: 0.6 s of one, 1 s of the other.
             group.create_task(asyncio.to_thread(_import_control_plane))

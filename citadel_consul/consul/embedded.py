@@ -49,8 +49,9 @@ class EmbeddedConsul:
     """One Consul server with its data in ``data_dir``, for the time of an ``async with``.
 
     ``ports``: exactly these, or an error. Without: those of the last run, else Consul's own, and free ones in place of
-    any that is taken. ``dns`` and ``ui`` switch these off. ``config_files`` are given to Consul after ours, so they
-    override. ``node`` is the node's name in the catalog.
+    any that is taken. ``dns`` and ``ui`` switch these off. ``dashboard`` is where each service in the UI links to, if
+    the Consul is new enough for that. ``config_files`` are given to Consul after ours, so they override. ``node`` is
+    the node's name in the catalog.
 
     Entering it raises InvalidInput (a given port is taken; data of a newer Consul), Refused (another process uses this
     ``data_dir``), ConsulUnavailable (Consul did not start, with the end of its log).
@@ -64,6 +65,7 @@ class EmbeddedConsul:
         node: str = "local",
         ui: bool = True,
         dns: bool = True,
+        dashboard: str | None = None,
         ports: Ports | None = None,
         config_files: Sequence[Path] = (),
         ready_timeout_seconds: float = 30.0,
@@ -77,6 +79,7 @@ class EmbeddedConsul:
         self._given_ports = ports
         self._ui = ui
         self._dns = dns
+        self._dashboard = dashboard
         self._config_files = [path.absolute() for path in config_files]
         self._ready_timeout_seconds = ready_timeout_seconds
         self._stop_timeout_seconds = stop_timeout_seconds
@@ -321,7 +324,7 @@ class EmbeddedConsul:
         ]
 
     def _config(self) -> bytes:
-        config = server_config(self.binary.release, self.node, self.ports, ui=self._ui)
+        config = server_config(self.binary.release, self.node, self.ports, ui=self._ui, dashboard=self._dashboard)
         return orjson.dumps(config, option=orjson.OPT_INDENT_2)
 
     def _fingerprint(self) -> str:

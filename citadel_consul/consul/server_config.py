@@ -7,8 +7,14 @@ from citadel_consul.consul.ports import LOOPBACK, OFF, Ports
 Config = dict[str, object]
 
 
-def server_config(release: tuple[int, int], node: str, ports: Ports, *, ui: bool) -> Config:
-    """What a lone server on loopback is told, as Consul's configuration file has it."""
+def server_config(
+    release: tuple[int, int], node: str, ports: Ports, *, ui: bool, dashboard: str | None = None
+) -> Config:
+    """What a lone server on loopback is told, as Consul's configuration file has it.
+
+    ``dashboard`` is the URL to which each service in the UI links; it may hold ``{{Service.Name}}``. Consul knows such
+    links from 1.9 on; an older one is not told of it.
+    """
     config: Config = {
         "server": True,
         "bootstrap_expect": 1,
@@ -31,7 +37,8 @@ def server_config(release: tuple[int, int], node: str, ports: Ports, *, ui: bool
         "ports": _ports(release, ports),
     }
     if release >= (1, 9):
-        config["ui_config"] = {"enabled": ui}
+        links = {"dashboard_url_templates": {"service": dashboard}} if ui and dashboard is not None else {}
+        config["ui_config"] = {"enabled": ui, **links}
     else:
         config["ui"] = ui
     if release >= (1, 14):

@@ -6,4 +6,6 @@ import sys
 from pathlib import Path
 
 # They live with other tests.
-sys.path += [str(Path(__file__).resolve().parents[1] / folder) for folder in ("system", "dev", "examples", "drill")]
+sys.path += [
+    str(Path(__file__).resolve().parents[1] / folder) for folder in ("system", "dev", "examples", "drill", "rendering")
+]
