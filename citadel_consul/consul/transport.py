@@ -24,9 +24,9 @@ import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
+from urllib.parse import quote, urlencode
 
 import httpx
-from consul import base
 
 from citadel_consul.consul.address import ConsulAddress
 from citadel_consul.consul.connection import ConnectionPool, Target
@@ -66,7 +66,7 @@ class Response:
         return self.content.decode("utf-8", "replace")
 
 
-class HttpxTransport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 has no types
+class HttpxTransport:
     """A pool of connections to one Consul agent.
 
     Every call has a time-out: ``connect_timeout_seconds`` to get a connection, ``read_timeout_seconds`` for the
@@ -81,13 +81,17 @@ class HttpxTransport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 h
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        super().__init__(address.host, address.port, address.scheme, address.verify)
         self.base_uri = address.base_url
         self.address = address
         self._connect_seconds = connect_timeout_seconds
         self._read_seconds = read_timeout_seconds
         self._transport = transport or _open_pool(address)
         self._closed = False
+
+    def uri(self, path: str, params: Iterable[tuple[str, object]] | None = None) -> str:
+        """The URL of a resource."""
+        url = self.base_uri + quote(path, safe="/:")
+        return f"{url}?{urlencode(list(params))}" if params else url
 
     async def get(
         self,
@@ -148,8 +152,8 @@ class HttpxTransport(base.HTTPClient):  # type: ignore[misc]  # python-consul2 h
             raise error
         try:
             return callback(response)
-        except base.ConsulException as failure:
-            raise _translated(failure, response, what) from failure
+        except _errors_of_python_consul() as failure:
+            raise _translated(response, what) from failure
         except (ValueError, LookupError, TypeError, AttributeError) as failure:
             raise ConsulUnavailable(f"{what}: the answer of {self.address} cannot be read as Consul's") from failure
 
@@ -265,10 +269,16 @@ def _error_of(response: Response, method: str, what: str) -> CitadelError | None
     return ConsulRefused(message, status)
 
 
-def _translated(failure: base.ConsulException, response: Response, what: str) -> CitadelError:
+def _errors_of_python_consul() -> type[Exception]:
+    from consul import base  # late, see api: who needs it for nothing but this clause has gone another way by now
+
+    return base.ConsulException  # type: ignore[no-any-return]  # python-consul2 has no types
+
+
+def _translated(response: Response, what: str) -> CitadelError:
     """What a callback raised about a 404 or a 409, the only ones to reach one."""
     message = f"{what}: Consul answered {response.code}: {_said(response)}"
-    return NotFound(message) if isinstance(failure, base.NotFound) else ConsulRefused(message, response.code)
+    return NotFound(message) if response.code == 404 else ConsulRefused(message, response.code)
 
 
 def _said(response: Response) -> str:

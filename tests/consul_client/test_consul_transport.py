@@ -11,8 +11,8 @@ import pytest
 from consul import base
 
 from citadel_consul.consul.address import ConsulAddress
-from citadel_consul.consul.api import API
 from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.nouns import API
 from citadel_consul.consul.transaction import TxnOp, check_session, get, set_key
 from citadel_consul.consul.transport import HttpxTransport, answer_seconds
 from citadel_consul.errors import (

@@ -24,6 +24,8 @@ from citadel_consul.consul.address import parse_address
 from citadel_consul.discovery import ConsulTransport, Resolver
 
 LATE_SECONDS = 0.25
+MOST_UNDER_WAY = 64
+"""More than a second of one client's requests: those that a paused instance holds up are far fewer."""
 
 
 @dataclass
@@ -48,8 +50,8 @@ async def send_at_rate(
 ) -> None:
     """Send requests until ``stop`` is set, and wait for the last answers.
 
-    What cannot be sent within ``LATE_SECONDS`` of its time, because the machine has no time for us, is counted and not
-    made up for: all of it at once would be another traffic than the one that was ordered.
+    What cannot be sent within ``LATE_SECONDS`` of its time, or while ``MOST_UNDER_WAY`` wait for their answers, is
+    counted and not made up for: on a machine that has no time for us it would only pile up.
     """
 
     async def one(late: float) -> None:
@@ -65,14 +67,16 @@ async def send_at_rate(
             record.seconds.append(time.monotonic() - began)
             record.served[answer.text] += 1
 
+    under_way: set[asyncio.Task[None]] = set()
     async with asyncio.TaskGroup() as group:
         due = time.monotonic() + random.random() / per_second
         while not stop.is_set():
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             late = max(0.0, time.monotonic() - due)
-            if late < LATE_SECONDS:
+            if late < LATE_SECONDS and len(under_way) < MOST_UNDER_WAY:
                 record.late.append(late)
-                group.create_task(one(late))
+                under_way.add(task := group.create_task(one(late)))
+                task.add_done_callback(under_way.discard)
             else:
                 record.unsent += 1
             due += 1 / per_second

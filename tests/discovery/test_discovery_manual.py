@@ -46,9 +46,15 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         library.__getattr__("Nothing")
 
 
+def test_a_service_that_registers_itself_does_not_load_the_library_of_consuls_whole_api() -> None:
+    program = "import sys; from citadel_consul.discovery import Registration; print('consul' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
 @pytest.mark.parametrize("name", ["ConsulTransport", "SyncConsulTransport", "Resolver"])
 def test_a_client_loads_nothing_that_only_others_need(name: str) -> None:
-    heavy = ["pydantic", "jinja2", "fastapi", "yaml", "citadel_consul.config", "citadel_consul.rendering"]
+    heavy = ["pydantic", "jinja2", "fastapi", "yaml", "consul", "citadel_consul.config", "citadel_consul.rendering"]
     program = (
         f"import sys; from citadel_consul.discovery import {name}; "
         f"print([module for module in {heavy!r} if module in sys.modules])"
