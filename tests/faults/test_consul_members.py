@@ -6,7 +6,7 @@ import os
 import signal
 
 import pytest
-from campaign import EDGES, PLACES
+from campaign import ALLOWED_SECONDS, EDGES, PLACES
 from checker import violations
 from cluster import Cluster
 from kv_audit import Audit
@@ -27,7 +27,8 @@ def crew(cluster: Cluster, new_crew: NewCrew) -> Crew:
         made.orchestrator(f"o{number}", consul.address)
     for consul in cluster.clients.values():
         made.agent(consul.node, consul.address)
-    made.world.apply([spread(made.world, name, nodes) for name, nodes in PLACES.items()], EDGES)
+    allowed = {"start_timeout_seconds": ALLOWED_SECONDS, "stop_timeout_seconds": ALLOWED_SECONDS}
+    made.world.apply([spread(made.world, name, nodes, **allowed) for name, nodes in PLACES.items()], EDGES)
     made.until_manned()
     assert made.world.operate(Kind.STARTUP, within=60.0).state is OperationState.SUCCEEDED
     return made
