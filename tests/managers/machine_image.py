@@ -84,8 +84,6 @@ def ensure_wheels() -> Path:
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             options = ["--only-binary=:all:", "--python-version", GUEST_PYTHON, "--dest", scratch]
             _run([sys.executable, "-m", "pip", "download", "-q", *options, *wanted])
-            for older in cache.glob("wheels-*"):
-                shutil.rmtree(older)
             shutil.copytree(scratch, folder)
     return folder
 
@@ -94,7 +92,9 @@ def _build_base(tag: str) -> None:
     if shutil.which("mmdebstrap") is None:
         raise NoImage("mmdebstrap, which makes Debian's tree, is not installed (bin/managers does that as root)")
     form = "$(SITE)|$(CODENAME)|$(ORIGIN)"
-    sources: list[str] = mirror_lines(_run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"]), SUITE)
+    sources: list[str] = mirror_lines(
+        _run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"]), SUITE
+    )
     if not sources:
         raise NoImage(f"this machine's apt knows no mirror of Debian {SUITE} (apt-get update may be all it needs)")
     words = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}"]

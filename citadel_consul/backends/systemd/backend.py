@@ -196,7 +196,7 @@ class SystemdBackend:
         result = ended.result()
         if isinstance(result, BackendUnavailable):
             raise result
-        self._watch.take(run, await run.bus.properties(run.unit, run.seen.path))
+        await self._watch.look_at(run)
         return result
 
     # Finding.

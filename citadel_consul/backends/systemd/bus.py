@@ -116,7 +116,7 @@ class SystemdBus:
                         await self._ask_bus(bus, "AddMatch", rule)
                         matched.add(rule)
                 self._owner = await self._ask_bus(bus, "GetNameOwner", SYSTEMD)
-                await self._call(bus, _PATH, _MANAGER, "Subscribe")
+                await self._subscribe(bus)
                 self._connected.set()
                 await self._on_return(self)
             except (BackendError, BackendUnavailable) as error:
@@ -124,6 +124,12 @@ class SystemdBus:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 await self._anew.wait()
+
+    async def _subscribe(self, bus: MessageBus) -> None:
+        """Have systemd send signals. One that has executed itself anew remembers who wanted them."""
+        reply = await self._exchange(bus, "systemd", Message(SYSTEMD, _PATH, _MANAGER, "Subscribe"))
+        if reply.message_type is MessageType.ERROR and reply.error_name != f"{SYSTEMD}.AlreadySubscribed":
+            raise refusals.translated("systemd", str(reply.error_name), str(reply.body))
 
     async def _ask_bus(self, bus: MessageBus, member: str, argument: str) -> str:
         answer = await self._call(bus, _DBUS_PATH, _DBUS, member, "s", [argument], destination=_DBUS)
@@ -237,22 +243,26 @@ class SystemdBus:
         destination: str = SYSTEMD,
         unit: str = "systemd",
     ) -> list[object]:
-        message = Message(
-            destination=destination, path=path, interface=interface, member=member, signature=signature, body=body or []
+        reply = await self._exchange(
+            bus, unit, Message(destination, path, interface, member, signature=signature, body=body or [])
         )
-        try:
-            async with asyncio.timeout(CALL_SECONDS):
-                reply = await bus.call(message)
-        except TimeoutError:
-            raise BackendUnavailable(f"{unit}: no answer to {member} on the {self.name} bus") from None
-        except (OSError, EOFError, DBusError) as error:
-            raise BackendUnavailable(f"{unit}: the {self.name} bus is lost: {error}") from error
-        if reply is None:
-            raise BackendUnavailable(f"{unit}: the {self.name} bus is lost")
         if reply.message_type is MessageType.ERROR:
             text = str(reply.body[0]) if reply.body else str(reply.error_name)
             raise refusals.translated(unit, str(reply.error_name), text)
         return list(reply.body)
+
+    async def _exchange(self, bus: MessageBus, unit: str, message: Message) -> Message:
+        """The reply to a message, which may be an error. Raises BackendUnavailable if there is none."""
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                reply = await bus.call(message)
+        except TimeoutError:
+            raise BackendUnavailable(f"{unit}: no answer to {message.member} on the {self.name} bus") from None
+        except (OSError, EOFError, DBusError) as error:
+            raise BackendUnavailable(f"{unit}: the {self.name} bus is lost: {error}") from error
+        if reply is None:
+            raise BackendUnavailable(f"{unit}: the {self.name} bus is lost")
+        return reply
 
     def _give_up_jobs(self) -> None:
         """What became of them will not be told. Whoever waits may look, and try again."""

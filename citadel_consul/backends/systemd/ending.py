@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from signal import SIGKILL
 
 from citadel_consul.backends.systemd.run import Run
 from citadel_consul.errors import BackendError, BackendUnavailable
 
 _log = logging.getLogger(__name__)
+
+Look = Callable[[Run], Awaitable[None]]
 
 # SIGKILL works at once unless a process is stuck in the kernel (a dead network file system); then nothing works.
 KILL_SECONDS = 5.0
@@ -75,30 +78,31 @@ async def kill(run: Run) -> None:
     raise BackendUnavailable(f"{run.unit} does not end even on SIGKILL: a process of it is stuck in the kernel")
 
 
-async def settle(run: Run) -> None:
+async def settle(run: Run, look: Look) -> None:
     """See to what is left of a unit that ended by itself: cancel systemd's own restart, end what does not end.
 
-    An error is logged and waited out by nobody: systemd has whatever starts next wait for the end of this.
+    If systemd was faster, what it has started is stopped: one of two restarts, and the leader has yet to decide. What
+    somebody else started meanwhile is left alone.
+
+    What is heard of a unit with ``Restart=`` may be a state on the way to another, so ``look`` has to look at it.
+    An error is logged, and nobody waits any longer: systemd itself has whatever starts next wait for the end of this.
     """
     deadline = asyncio.get_running_loop().time() + run.stop_timeout_seconds
     try:
         while not run.settled.is_set():
+            await look(run)
             run.changed.clear()
-            if run.state.awaits_restart:
+            if run.state.awaits_restart or (run.was_restarted_by_systemd and run.state.is_up):
                 await run.bus.result(await run.bus.job(run.unit, "StopUnit"))
-            async with asyncio.timeout_at(deadline):
-                await _either(run)
+            elif run.settled.is_set() or run.state.is_settled or run.is_another:
+                break
+            else:
+                async with asyncio.timeout_at(deadline):
+                    await run.changed.wait()
     except TimeoutError:
         await _kill_leftovers(run)
     except (BackendError, BackendUnavailable) as error:
         _log.warning("%s: what %s left behind is left to systemd: %s", run.instance, run.unit, error)
-    run.settled.set()
-
-
-async def _either(run: Run) -> None:
-    """Wait until it is settled or something is heard of it."""
-    if not run.settled.is_set():
-        await run.changed.wait()
 
 
 async def _kill_leftovers(run: Run) -> None:

@@ -82,6 +82,7 @@ def failed_job(unit: str, result: str, state: UnitState) -> BackendError:
         "dependency": "something that it requires could not be started",
         "timeout": "it took longer than its own time-out",
         "canceled": "somebody else cancelled it",
+        "done": "a condition of it does not hold",
         "skipped": "a condition of it does not hold",
         "invalid": "a unit in its state cannot be started",
         "assert": "an assertion of it does not hold",

@@ -30,7 +30,9 @@ class Run:
     is set at whatever is heard of it. ``deadline`` is, on the clock of the loop, until when an ordered stop is polite;
     ``None`` while nobody asked for a stop.
 
-    ``previous`` is the InvocationID before the start: until there is another one, systemd speaks of the run before.
+    ``in_doubt`` says that it is being found out whether an end is one: of a unit that systemd restarts, what is heard
+    may be a state on the way to another. ``previous`` is the InvocationID before the start: until there is another one,
+    systemd speaks of the run before.
     """
 
     instance: Instance
@@ -40,6 +42,8 @@ class Run:
     handle: Handle | None = None
     exit: Exit | None = None
     deadline: float | None = None
+    in_doubt: bool = False
+    restarts: int = field(init=False)
     previous: str = field(init=False)
     state: UnitState = field(init=False)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,6 +54,7 @@ class Run:
     def __post_init__(self) -> None:
         self.state = self.seen.state
         self.previous = self.state.invocation
+        self.restarts = self.state.restarts
 
     @property
     def unit(self) -> str:
@@ -72,9 +77,24 @@ class Run:
         return self.handle is not None and not self.ended.is_set()
 
     @property
+    def ends_for_good(self) -> bool:
+        """Whether systemd leaves it as it is after its end."""
+        return self.requested or not self.state.restarts_itself
+
+    @property
     def is_left_to_systemd(self) -> bool:
         """Whether systemd is to start it again by itself after an end that nobody ordered."""
-        return self.seen.spec.restarts == "systemd" and self.state.restarts_itself and not self.requested
+        return self.seen.spec.restarts == "systemd" and not self.ends_for_good
+
+    @property
+    def is_another(self) -> bool:
+        """Whether systemd speaks of a run that is not this one."""
+        return self.handle is not None and self.state.invocation not in ("", self.handle.invocation)
+
+    @property
+    def was_restarted_by_systemd(self) -> bool:
+        """Whether it was systemd itself that began another run."""
+        return self.is_another and self.state.restarts > self.restarts
 
     def handle_now(self) -> Handle:
         """The run that the present state speaks of."""

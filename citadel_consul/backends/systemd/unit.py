@@ -17,7 +17,7 @@ SERVICE_INTERFACE = "org.freedesktop.systemd1.Service"
 
 PROPERTIES = (
     *("LoadState", "LoadError", "ActiveState", "SubState", "InvocationID", "Job", "UnitFileState", "CanReload"),
-    *("MainPID", "ExecMainCode", "ExecMainStatus", "Result", "Type", "Restart"),
+    *("MainPID", "ExecMainCode", "ExecMainStatus", "Result", "Type", "Restart", "NRestarts"),
 )
 """What a state is made of; a unit has 400 more."""
 
@@ -42,7 +42,8 @@ class UnitState:
     """The properties that matter, by the names that ``systemctl show`` gives them.
 
     ``invocation`` is the InvocationID in hexadecimal, new at every start and empty for what never ran. ``job`` is the
-    number of the job that systemd has for the unit, 0 if there is none.
+    number of the job that systemd has for the unit, 0 if there is none. ``restarts`` counts how often systemd
+    started it again by itself since somebody last did.
     """
 
     load: str
@@ -57,6 +58,7 @@ class UnitState:
     result: str
     type: str
     restart: str
+    restarts: int
     enabled: str
     can_reload: bool
 
@@ -76,6 +78,7 @@ class UnitState:
             result=_text(properties.get("Result")),
             type=_text(properties.get("Type")),
             restart=_text(properties.get("Restart")),
+            restarts=_number(properties.get("NRestarts")),
             enabled=_text(properties.get("UnitFileState")),
             can_reload=properties.get("CanReload") is True,
         )

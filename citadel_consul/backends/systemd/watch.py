@@ -13,7 +13,7 @@ from citadel_consul.backends.systemd.bus import SystemdBus
 from citadel_consul.backends.systemd.run import Run, Sighting
 from citadel_consul.backends.systemd.unit import PROPERTIES, UnitState
 from citadel_consul.core.model import Instance, SystemdBackend
-from citadel_consul.errors import BackendError
+from citadel_consul.errors import BackendError, BackendUnavailable
 
 _log = logging.getLogger(__name__)
 
@@ -41,17 +41,17 @@ class Watch:
         self._properties[bus.name, path] = {name: found.get(name) for name in PROPERTIES}
         return Sighting(spec, bus, path, UnitState.of(found))
 
+    async def look_at(self, run: Run) -> None:
+        """Look at what runs, and take what is found as if it had been heard."""
+        self.heard(run.bus, run.seen.path, await run.bus.properties(run.unit, run.seen.path))
+
     async def look_again(self, bus: SystemdBus) -> None:
         """Look at everything that runs by way of a bus: something may have happened that was not heard."""
         for run in [run for run in self.runs.values() if run.bus is bus]:
             try:
-                self.take(run, await bus.properties(run.unit, run.seen.path))
+                await self.look_at(run)
             except BackendError as error:
                 _log.warning("%s: %s", run.instance, error)
-
-    def take(self, run: Run, found: Mapping[str, object]) -> None:
-        """Take what systemd says of a unit now, as if it had been heard."""
-        self.heard(run.bus, run.seen.path, found)
 
     def heard(self, bus: SystemdBus, path: str, changed: Mapping[str, object]) -> None:
         """Take the properties of a unit that have changed."""
@@ -79,6 +79,7 @@ class Watch:
     def begin(self, run: Run) -> None:
         """Take note that a run has begun, whoever began it."""
         run.handle = run.handle_now()
+        run.restarts = run.state.restarts
         self._record(run)
         run.begun.set()
 
@@ -121,14 +122,17 @@ class Watch:
             if state.invocation in ("", run.previous) or not state.has_begun:
                 return
             self.begin(run)
-        elif state.invocation not in ("", run.handle.invocation):
+        elif run.is_another:
             self._take_another_run(run)
         elif run.handle.pid is None and state.is_up and state.main_pid:
             self.begin(run)  # what went before its program is over
-        if not run.ended.is_set() and not state.is_up and (state.is_settled or not run.is_left_to_systemd):
+        if not (run.ended.is_set() or state.is_up or run.is_left_to_systemd):
             self._end(run, state.exit())
-        if run.ended.is_set() and state.is_settled:
+        if run.ended.is_set() and state.is_settled and run.ends_for_good:
             self._settle(run)
+        elif state.is_settled and run.is_left_to_systemd and not (run.in_doubt or run.ended.is_set()):
+            run.in_doubt = True
+            self._spawn(self._find_out(run))
         run.changed.set()
 
     def _take_another_run(self, run: Run) -> None:
@@ -140,6 +144,8 @@ class Watch:
             self.begin(run)
         elif run.requested:
             self.begin(run)
+        elif run.was_restarted_by_systemd:
+            self._end(run, Exit.unknown(f"systemd restarted {run.unit} before anything else could be heard"))
         else:
             self._end(run, Exit.unknown(f"somebody else restarted {run.unit}"), seen_to=True)
             self._settle(run)
@@ -148,10 +154,27 @@ class Watch:
         run.exit = exit_
         self._record(run)
         run.ended.set()
-        if not (run.requested or seen_to or run.state.is_settled):
-            self._spawn(ending.settle(run))
+        if not (seen_to or run.requested or (run.state.is_settled and run.ends_for_good)):
+            self._spawn(self._see_to(run))
         if self.exit_sink is not None:
             self.exit_sink(InstanceExited(run.instance, run.generation, exit_, run.requested))
+
+    async def _see_to(self, run: Run) -> None:
+        await ending.settle(run, self.look_at)
+        self._settle(run)
+
+    async def _find_out(self, run: Run) -> None:
+        """Whether systemd has given up a unit whose restarts are left to it."""
+        try:
+            await self.look_at(run)
+        except (BackendError, BackendUnavailable) as error:
+            _log.warning("%s: %s", run.instance, error)  # when systemd is back it is looked at again
+            return
+        finally:
+            run.in_doubt = False
+        if run.state.is_settled and run.is_left_to_systemd and not run.ended.is_set():
+            self._end(run, run.state.exit(), seen_to=True)
+            self._settle(run)
 
     def _settle(self, run: Run) -> None:
         run.settled.set()
