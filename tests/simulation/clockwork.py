@@ -1,0 +1,166 @@
+"""An event loop without real time, in which everything that happens follows from a seed.
+
+Time stands still while anything is ready to run, and jumps to the next timer when nothing is. What runs belongs to a
+:class:`Process`, told by a context variable that tasks hand down to the tasks they make. So a process can be paused
+(what it would run is kept until it is resumed; timers go on counting, as a monotonic clock does over SIGSTOP) and
+killed (what it would run never does, clean-up included, as SIGKILL does).
+
+Nothing of the operating system can be reached from here: no sockets, threads or child processes. What connects, does
+so through :attr:`SimulatedLoop.network`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextvars
+import heapq
+from asyncio.events import Handle
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+PROCESS: contextvars.ContextVar[Process | None] = contextvars.ContextVar("simulated process", default=None)
+
+
+class StuckError(Exception):
+    """Nothing is ready, no timer runs, and the simulation has not ended."""
+
+
+class Process:
+    """A process of the simulated world: what runs in its name, and whether it can run."""
+
+    def __init__(self, name: str, host: str) -> None:
+        self.name = name
+        self.host = host
+        self.alive = True
+        self.paused = False
+        self.steps = 0
+        self.paused_seconds = 0.0
+        self.backlog: collections.deque[Handle] = collections.deque()
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.on_death: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Network(Protocol):
+    """Who listens where. ``connect`` returns what stands for a connection, or raises as connecting does."""
+
+    async def connect(
+        self, loop: SimulatedLoop, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
+    ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]: ...
+
+
+class _NoSelector:
+    """Stands where the loop keeps its selector, so that a use of real files is an error with a name."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise StuckError(f"the simulated loop has no files to select from ({name})")
+
+
+class SimulatedLoop(asyncio.BaseEventLoop):
+    """See the module. ``before_step`` is called before each callback with the process that it belongs to."""
+
+    def __init__(self, start: float = 1000.0) -> None:
+        super().__init__()
+        self._selector = _NoSelector()
+        self._now = start
+        self.network: Network | None = None
+        self.before_step: Callable[[Process], None] | None = None
+        self.steps = 0
+
+    def time(self) -> float:
+        return self._now
+
+    # --- what asyncio's base class asks of a loop ------------------------------------------------------------------
+
+    def _process_events(self, event_list: list[Any]) -> None:  # noqa: ARG002  # the base class's name
+        raise StuckError("there are no events to process")
+
+    def _write_to_self(self) -> None:
+        """Nobody has to be woken: there is one thread."""
+
+    def run_in_executor(self, executor: Any, func: Any, *_: Any) -> Any:  # type: ignore[override]  # noqa: ARG002
+        raise StuckError(f"a simulation has no threads: {func}")
+
+    async def create_connection(self, protocol_factory: Any, host: Any = None, port: Any = None, **_: Any) -> Any:
+        if self.network is None:
+            raise ConnectionRefusedError(f"{host}:{port}")
+        return await self.network.connect(self, protocol_factory, host, port)
+
+    def _run_once(self) -> None:
+        scheduled, ready = self._scheduled, self._ready  # type: ignore[attr-defined]
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)._scheduled = False
+        if not ready:
+            if not scheduled:
+                raise StuckError("nothing will ever happen again")
+            self._now = max(self._now, scheduled[0]._when)
+        while scheduled and scheduled[0]._when <= self._now:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            if not handle._cancelled:
+                ready.append(handle)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                self._run_handle(handle)
+
+    def _timer_handle_cancelled(self, handle: Any) -> None:
+        """Cancelled timers are dropped when their time comes."""
+
+    # --- processes -------------------------------------------------------------------------------------------------
+
+    def _run_handle(self, handle: Handle) -> None:
+        process = handle._context.get(PROCESS)  # type: ignore[attr-defined]
+        if process is None:
+            handle._run()
+            return
+        if process.paused or not process.alive:
+            process.backlog.append(handle)
+            return
+        self.steps += 1
+        process.steps += 1
+        if self.before_step is not None:
+            self.before_step(process)
+            if not process.alive or process.paused:
+                self._run_handle(handle)
+                return
+        handle._run()
+
+    def spawn(self, process: Process, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run ``work`` as (a part of) ``process``."""
+        context = contextvars.copy_context()
+        context.run(PROCESS.set, process)
+        task = self.create_task(work, name=process.name, context=context)
+        process.tasks.append(task)
+        return task
+
+    def pause(self, process: Process, seconds: float) -> None:
+        """SIGSTOP now, and SIGCONT after ``seconds``."""
+        if not process.alive or process.paused:
+            return
+        process.paused = True
+        process.paused_seconds += seconds
+        self.call_later(seconds, self.resume, process, context=contextvars.Context())
+
+    def resume(self, process: Process) -> None:
+        """SIGCONT: what has gathered runs, in the order in which it became due."""
+        if process.alive and process.paused:
+            process.paused = False
+            self._ready.extend(process.backlog)  # type: ignore[attr-defined]
+            process.backlog.clear()
+
+    def bury(self, process: Process) -> None:
+        """Let what is left of a process run, when the simulation is over, so that it can be cancelled in order."""
+        process.alive, process.paused = True, False
+        self._ready.extend(process.backlog)  # type: ignore[attr-defined]
+        process.backlog.clear()
+
+    def kill(self, process: Process) -> None:
+        """SIGKILL: nothing of it runs any more. Its connections end, as the kernel has it."""
+        if process.alive:
+            process.alive = process.paused = False
+            for tell in process.on_death:
+                tell()

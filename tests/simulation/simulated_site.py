@@ -1,0 +1,357 @@
+"""A whole site on simulated time: machines, Consul, orchestrators, node agents, an operator; all of citadel is real.
+
+What is simulated are the leaves: Consul behind httpx's transport, the machine behind the backend's protocol, readiness
+probes, and the one TCP connection that a standby keeps to the leader. Everything is drawn from one seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+from unittest import mock
+
+from clockwork import Process, SimulatedLoop, StuckError
+from simulated_consul import Agent, Cluster, Link
+
+from citadel_consul.agent.agent import AgentConfig, NodeAgent
+from citadel_consul.agent.chronicle import Chronicle, Entry
+from citadel_consul.agent.readiness import Finding, Prober
+from citadel_consul.backends.fake import FakeBackend, FakeMachine
+from citadel_consul.consul.address import parse_address
+from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.transport import HttpxTransport
+from citadel_consul.core.model import Check, Edge, Instance, ServiceSpec
+from citadel_consul.core.snapshot import Defaults
+from citadel_consul.orchestrator.orchestrator import Orchestrator, OrchestratorConfig
+from citadel_consul.rendering.identity import check_id, service_id
+from citadel_consul.store.keys import Keys
+from citadel_consul.store.state import instance_of
+
+STACK = "sim"
+EPOCH = 1_750_000_000.0
+"""Unix seconds at the loop's zero."""
+API_PORT = 8000
+
+
+class Machine(FakeMachine):
+    """A node's machine: instances take a while to become ready, and may be ill while they run."""
+
+    def __init__(self, loop: SimulatedLoop, boot_seconds: Callable[[str], float]) -> None:
+        super().__init__()
+        self._loop = loop
+        self._boot_seconds = boot_seconds
+        self.ready_at: dict[int, float] = {}
+        self.ill: set[Instance] = set()
+        self.twice: list[str] = []
+
+    def begin(self, launch: Any) -> Any:
+        running = self.lives.get(launch.instance)
+        if running is not None and running.exit is None:
+            self.twice.append(f"{launch.instance} was started while it ran")
+        life = super().begin(launch)
+        self.ready_at[life.handle.pid or 0] = self._loop.time() + self._boot_seconds(launch.instance.service)
+        return life
+
+    def healthy(self, instance: Instance) -> bool:
+        life = self.lives.get(instance)
+        if life is None or life.exit is not None or instance in self.ill:
+            return False
+        return self._loop.time() >= self.ready_at[life.handle.pid or 0]
+
+    def seconds_to_ready(self, instance: Instance) -> float:
+        life = self.lives.get(instance)
+        if life is None or life.exit is not None:
+            return 1.0
+        return max(0.002, self.ready_at[life.handle.pid or 0] - self._loop.time())
+
+
+class SimulatedProber(Prober):
+    """Asks the machine instead of the network."""
+
+    def __init__(self, machine: Machine, node: str) -> None:
+        super().__init__()
+        self._machine = machine
+        self._node = node
+
+    async def until_ready(self, spec: ServiceSpec) -> None:
+        instance = Instance(spec.name, self._node)
+        while not self._machine.healthy(instance):  # noqa: ASYNC110  # what changes it is simulated time
+            await asyncio.sleep(min(1.0, self._machine.seconds_to_ready(instance)))
+
+    async def finding_of(self, check: Check) -> Finding | None:
+        await asyncio.sleep(0.001)
+        healthy = self._machine.healthy(Instance(check.target, self._node))
+        return None if healthy else Finding("no answer")
+
+
+class MemoryChronicle(Chronicle):
+    """The history of a node, in memory; it outlives its agents, as the file does."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = entries
+
+    def write(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    def close(self) -> None:
+        pass
+
+
+class Wire(asyncio.Transport):
+    """One end of a connection over which nobody says anything."""
+
+    def __init__(self, loop: SimulatedLoop, protocol: asyncio.BaseProtocol) -> None:
+        super().__init__()
+        self._loop = loop
+        self._protocol: Any = protocol
+        self._closed = False
+
+    def is_closing(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._loop.call_soon(self._protocol.connection_lost, None)
+
+    def end(self) -> None:
+        """The other side is gone."""
+        if not self._closed:
+            self._protocol.eof_received()
+            self.close()
+
+    def pause_reading(self) -> None:
+        """There is nothing to read."""
+
+    def resume_reading(self) -> None:
+        """There is nothing to read."""
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing is written."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a seed came up with."""
+
+    nodes: tuple[str, ...]
+    orchestrators: int
+    services: tuple[ServiceSpec, ...]
+    edges: tuple[Edge, ...]
+    boot_seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Site:
+    """See the module. Processes that end by a fault come back after a while, as systemd has it, while ``reviving``."""
+
+    def __init__(self, loop: SimulatedLoop, draw: random.Random, plan: Plan) -> None:
+        self.loop = loop
+        self.draw = draw
+        self.plan = plan
+        self.keys = Keys(STACK)
+        self.machines = {node: Machine(loop, lambda s: plan.boot_seconds[s]) for node in plan.nodes}
+        self.cluster = Cluster(loop, draw, self._healthy)
+        self.consul = {n: Agent(self.cluster, n, f"10.0.0.{i}") for i, n in enumerate(plan.nodes, 1)}
+        self.processes: dict[str, Process] = {}
+        self.everybody: list[Process] = []
+        self.histories: dict[str, list[Entry]] = {node: [] for node in plan.nodes}
+        self.crashes: list[str] = []
+        self.reviving = True
+        self._wires: dict[tuple[str, int], list[Wire]] = {}
+        loop.network = self
+        self.operator = Process("operator", plan.nodes[0])
+
+    def wall(self) -> float:
+        return EPOCH + self.loop.time()
+
+    def _healthy(self, registration: str) -> bool:
+        instance = instance_of(STACK, registration)
+        return instance is None or self.machines[instance.node].healthy(instance)
+
+    def client(self, node: str, process: Process) -> ConsulClient:
+        """A client of the Consul agent on ``node``."""
+        address = parse_address(f"{self.consul[node].address}:8500")
+        return ConsulClient(address, transport=HttpxTransport(address, transport=Link(self.consul[node], process)))
+
+    # --- processes -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything that a site consists of."""
+        for node in self.plan.nodes:
+            self._start(f"agent-{node}", node, self._agent)
+        for node in self.plan.nodes[: self.plan.orchestrators]:
+            self._start(f"orchestrator-{node}", node, self._orchestrator)
+
+    def _start(self, name: str, node: str, role: Callable[[str, Process], Any]) -> None:
+        if not self.reviving:
+            return
+        process = Process(name, node)
+        self.processes[name] = process
+        self.everybody.append(process)
+        task = self.loop.spawn(process, role(node, process))
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None and process.alive:
+                self.crashes.append(f"{name} ended by {task.exception()!r}")
+                self.loop.kill(process)
+
+        task.add_done_callback(ended)
+
+        def revive() -> None:
+            self.loop.call_later(self.draw.uniform(0.3, 4.0), self._start, name, node, role)
+
+        process.on_death.append(revive)
+        if role == self._orchestrator:
+            process.on_death.append(lambda: self._hang_up(node))
+
+    async def _orchestrator(self, node: str, process: Process) -> None:
+        config = OrchestratorConfig(
+            stack=STACK,
+            node=node,
+            api=f"{self.consul[node].address}:{API_PORT}",
+            defaults=Defaults(recovery_delay_seconds=2.0, startup_timeout_seconds=60.0, shutdown_timeout_seconds=60.0),
+        )
+        await Orchestrator(self.client(node, process), config, wall=self.wall).run()
+
+    async def _agent(self, node: str, process: Process) -> None:
+        config = AgentConfig(stack=STACK, node=node, address=self.consul[node].address, home=f"{node}:/var/lib/citadel")
+        async with FakeBackend(self.machines[node]) as backend:
+            agent = NodeAgent(
+                self.client(node, process),
+                config,
+                backend,
+                expand=lambda spec: spec,
+                render=lambda spec, status: _registration(spec, node, self.consul[node].address, status),
+                chronicle=MemoryChronicle(self.histories[node]),
+                make_prober=lambda: SimulatedProber(self.machines[node], node),
+                wall=self.wall,
+            )
+            await agent.run()
+
+    # --- the network -----------------------------------------------------------------------------------------------
+
+    async def connect(
+        self, loop: SimulatedLoop, factory: Callable[[], asyncio.BaseProtocol], host: str, port: int
+    ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
+        """To an orchestrator's API: it stands until that process ends, and is refused when there is none."""
+        await asyncio.sleep(self.draw.uniform(0.0001, 0.001))
+        node = next(n for n, agent in self.consul.items() if agent.address == host)
+        if not self.consul[node].linked.is_set():
+            await loop.create_future()  # what is cut off does not answer; the caller's time-out ends this
+        process = self.processes.get(f"orchestrator-{node}")
+        if process is None or not process.alive:
+            raise ConnectionRefusedError(f"{host}:{port}")
+        protocol: Any = factory()
+        wire = Wire(loop, protocol)
+        protocol.connection_made(wire)
+        self._wires.setdefault((node, port), []).append(wire)
+        return wire, protocol
+
+    def _hang_up(self, node: str) -> None:
+        for wire in self._wires.pop((node, API_PORT), []):
+            self.loop.call_later(self.draw.uniform(0.0001, 0.001), wire.end)
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Let everything that ever ran come to an end, so that nothing is left for the next simulation."""
+        self.reviving = False
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for agent in self.consul.values():
+            agent.running = False
+            agent.break_connections()
+        for process in self.everybody:
+            self.loop.bury(process)
+        for task in tasks:
+            task.cancel()
+        _, pending = await asyncio.wait(tasks, timeout=60)
+        if pending:
+            raise StuckError(f"cannot be ended: {pending}")
+
+
+def _registration(spec: ServiceSpec, node: str, address: str, status: str) -> dict[str, Any]:
+    identity = service_id(STACK, spec.name, node)
+    return {
+        "ID": identity,
+        "Name": spec.name,
+        "Address": address,
+        "Port": 80,
+        "Meta": {"citadel-stack": STACK, "citadel-node": node},
+        "Checks": [
+            {
+                "CheckID": check_id(identity, check.name),
+                "Name": check.name,
+                "HTTP": check.target,
+                "Interval": f"{check.interval_seconds:g}s",
+                "Status": status,
+            }
+            for check in spec.checks
+        ],
+    }
+
+
+@contextlib.contextmanager
+def everything_drawn_from(seed: int, loop: SimulatedLoop) -> Iterator[None]:
+    """Have all that citadel takes for time and chance come from the loop and the seed."""
+    import time
+    import uuid
+
+    from citadel_consul.store import identifiers
+
+    random.seed(seed)
+    own = random.Random(seed ^ 0x5EED)
+    ids = mock.Mock(choice=own.choice)
+
+    def wall() -> float:
+        return EPOCH + loop.time()
+
+    def unique() -> uuid.UUID:
+        return uuid.UUID(int=own.getrandbits(128), version=4)
+
+    with (
+        _clocks_of_defaults(loop),
+        mock.patch.object(time, "monotonic", loop.time),
+        mock.patch.object(time, "time", wall),
+        mock.patch.object(uuid, "uuid4", unique),
+        mock.patch.object(identifiers, "secrets", ids),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _clocks_of_defaults(loop: SimulatedLoop) -> Iterator[None]:
+    """Clocks that are the default of an argument were bound when the function was made."""
+    import time
+
+    clocks = {time.monotonic: loop.time, time.time: lambda: EPOCH + loop.time()}
+    changed: list[tuple[dict[str, Any], str, Any]] = []
+    for function in _functions_of_citadel():
+        defaults = function.__kwdefaults__ or {}
+        for name, value in defaults.items():
+            if isinstance(value, BuiltinFunctionType) and value in clocks:
+                changed.append((defaults, name, value))
+    for defaults, name, value in changed:
+        defaults[name] = clocks[value]
+    try:
+        yield
+    finally:
+        for defaults, name, value in changed:
+            defaults[name] = value
+
+
+@functools.cache
+def _functions_of_citadel() -> tuple[FunctionType, ...]:
+    modules = [module for name, module in sys.modules.items() if name.startswith("citadel_consul")]
+    found: dict[int, FunctionType] = {}
+    for module in modules:
+        for value in list(vars(module).values()):
+            members = vars(value).values() if isinstance(value, type) else (value,)
+            found.update((id(member), member) for member in members if isinstance(member, FunctionType))
+    return tuple(found.values())
