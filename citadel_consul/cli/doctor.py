@@ -58,10 +58,7 @@ async def _examine(
     async with invocation.consul() as client:
         agent = await agent_of(client)
         site = Site(client, invocation.settings, await invocation.stack(client), invocation.defaults, agent)
-        try:
-            reports = await examine(site, skip, watch=watch)
-        except ExceptionGroup as group:  # the examinations run side by side, and what matters is that Consul went away
-            raise ConsulUnavailable(str(group.exceptions[0])) from group
+        reports = await examine(site, skip, watch=watch)
         if fix:
             reports = await _fix(site, reports, yes=yes)
     return reports

@@ -53,30 +53,28 @@ def _described(agent: AgentSelf) -> str:
 
 async def examine_token(site: Site) -> Report:
     """Whether Consul knows the token, and whether it may see what there is to see."""
+    who = "without a token one"
     try:
         token = await site.client.token_self()
     except PermissionDenied as error:
-        finding = Finding(
-            "token-refused",
-            _ERROR,
-            "token",
-            str(error),
-            "give a token of the policy operator or read-only (consul.d/acl)",
-        )
-        return Report("token", findings=(finding,))
-    if token is None:
-        return Report("token", "Consul's access control is off: whoever reaches it may do everything")
+        if site.client.address.token is not None:
+            remedy = "give a token of the policy operator or read-only (consul.d/acl)"
+            return Report("token", findings=(Finding("token-refused", _ERROR, "token", str(error), remedy),))
+    else:
+        if token is None:
+            return Report("token", "Consul's access control is off: whoever reaches it may do everything")
+        who = f"accessor {token.accessor}"
     consul_node = site.agent.node if site.agent is not None else site.settings.node
     abilities = await abilities_of(site.client, site.stack, site.settings.node, consul_node)
     look = next(ability for ability in abilities if ability.name == LOOK)
     if look.allowed is None:
         return Report("token", unknown="this Consul cannot be asked for the rights of a token")
-    missing = [
-        Finding("token-right-missing", _ERROR, "token", f"lacks {right}", "Consul leaves out what it may not see")
-        for right in look.missing
-    ]
+    remedy = (
+        "Consul leaves out what may not be seen; the policies operator and read-only have this right (consul.d/acl)"
+    )
+    missing = [Finding("token-right-missing", _ERROR, "token", f"lacks {right}", remedy) for right in look.missing]
     may = ", ".join(ability.what for ability in abilities if ability.allowed) or "nothing"
-    return Report("token", f"accessor {token.accessor} may: {may}", tuple(missing))
+    return Report("token", f"{who} may: {may}", tuple(missing))
 
 
 async def examine_clock(site: Site, state: StackState | None) -> Report:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection
-from typing import Final
+from collections.abc import Collection, Coroutine
+from typing import Any, Final
 
 from citadel_consul.api.reading import read_stack
 from citadel_consul.core.finding import Report
@@ -13,7 +13,7 @@ from citadel_consul.doctor.control import examine_clock, examine_consul, examine
 from citadel_consul.doctor.forwarding import examine_dns
 from citadel_consul.doctor.registrations import examine_registrations
 from citadel_consul.doctor.site import Site
-from citadel_consul.errors import ConsulRefused
+from citadel_consul.errors import ConsulRefused, ConsulUnavailable
 from citadel_consul.store.state import StackState
 
 AREAS: Final = ("consul", "token", "clock", "stack", "registrations", "checks", "dns")
@@ -26,12 +26,20 @@ async def examine(site: Site, skip: Collection[str] = (), *, watch: bool = True)
     What the token may not look at is told in its report. Raises ConsulUnavailable.
     """
     state, refusal = await _state(site)
-    tasks: dict[str, asyncio.Task[Report]] = {}
-    async with asyncio.TaskGroup() as group:
-        for area in AREAS:
-            if area not in skip:
-                tasks[area] = group.create_task(_one(area, _examination(area, site, state, refusal, watch=watch)))
-    return tuple(task.result() for task in tasks.values())
+    tasks: list[asyncio.Task[Report]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for area in AREAS:
+                if area not in skip:
+                    work = _one(area, _examination(area, site, state, refusal, watch=watch))
+                    tasks.append(group.create_task(work))
+    except ExceptionGroup as failures:
+        absent, others = failures.split(ConsulUnavailable)
+        if absent is None or others is not None:
+            raise
+        # They fail side by side for want of the same Consul.
+        raise ConsulUnavailable(str(absent.exceptions[0])) from failures
+    return tuple(task.result() for task in tasks)
 
 
 async def _state(site: Site) -> tuple[StackState | None, str]:
@@ -59,7 +67,7 @@ async def _examination(area: str, site: Site, state: StackState | None, refusal:
     return await simple[area](site)
 
 
-async def _one(area: str, examination: Awaitable[Report]) -> Report:
+async def _one(area: str, examination: Coroutine[Any, Any, Report]) -> Report:
     """The report, or why there is none: one refusal must not hide what the others found."""
     try:
         return await examination

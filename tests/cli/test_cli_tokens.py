@@ -173,3 +173,10 @@ def test_doctor_with_a_token_that_consul_does_not_know_says_so_first(with_token:
     result = with_token("doctor", "--skip", "dns", "--quick", "-o", "json")
     assert result.status == 1
     assert list(findings(result.json)) == ["token-refused"]
+
+
+def test_doctor_without_a_token_names_the_rights_that_are_missing(with_token: CommandLine) -> None:
+    result = with_token("doctor", "--skip", "dns", "--quick", "-o", "json")
+    assert result.status == 1
+    assert list(findings(result.json)) == ["token-right-missing"]
+    assert 'lacks key:read on "citadel/main/"' in findings(result.json)["token-right-missing"]

@@ -51,7 +51,7 @@ def clock() -> Iterator[Clock]:
 
 @pytest.mark.parametrize(
     ("ahead_seconds", "said"),
-    [(0.0, None), (0.9, None), (-0.9, None), (3600.0, "3600 s behind"), (-3600.0, "s ahead of")],
+    [(0.0, None), (0.9, None), (-0.9, None), (3600.0, " s behind that"), (-3600.0, " s ahead of that")],
 )
 async def test_a_clock_that_differs_is_found_and_the_rest_of_a_second_is_not(
     clock: Clock, ahead_seconds: float, said: str | None
