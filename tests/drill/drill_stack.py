@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class DrilledWorld(World):
             "endpoint": url,
             "health_endpoint": f"{url}/health",
             "checks": (Check("tcp", CheckKind.TCP, f"127.0.0.1:{port}", interval_seconds=1.0, timeout_seconds=1.0),),
-            "start_timeout_seconds": 20.0,
+            "start_timeout_seconds": 60.0,
             "stop_timeout_seconds": 1.0,
         }
         return ServiceSpec("store", "database", ("n1",), **{**defaults, **fields})
@@ -72,8 +73,15 @@ class DrilledWorld(World):
         path.write_text(yaml.safe_dump(requests))
         return path
 
-    def bring_up(self, *words: str, start: bool = True, web: dict[str, Any] | None = None, **settings: str) -> None:
-        """Apply the stack and run it."""
+    def bring_up(
+        self,
+        *words: str,
+        start: bool = True,
+        web: dict[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        **settings: str,
+    ) -> None:
+        """Apply the stack and run it; ``environ`` and ``settings`` are for the orchestrator."""
         edges = [
             Edge("api", "store", on_recovery=OnRecovery.RESTART),
             Edge("report", "store", on_recovery=OnRecovery.NOTIFY),
@@ -81,14 +89,14 @@ class DrilledWorld(World):
         ]
         tinies = [self.tiny("api"), self.tiny("report", critical=False), self.tiny("web", **(web or {}))]
         self.apply([self.store(*words), *tinies], edges)
-        self.orchestrator(**settings)
+        self.orchestrator(**{**(environ or {}), **settings})
         self.agent()
         self.until_led()
         self.until(lambda: self.snapshot().agents, what="an agent")
         if start:
             assert self.operate(Kind.STARTUP).state is OperationState.SUCCEEDED, self.logs()
 
-    def drill(self, *words: str, within: float = 120.0) -> Drill:
+    def drill(self, *words: str, within: float = 300.0) -> Drill:
         """Run ``citadel drill`` as a process; it gets no terminal."""
         environ = {**self.environ, "CONSUL_HTTP_ADDR": self.consul, "CITADEL_STACK": self.stack}
         return Drill(

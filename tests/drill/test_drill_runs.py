@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from drill_stack import Drill, DrilledWorld
+from planted_bug import planted
 
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.core.model import Instance
@@ -146,6 +147,29 @@ def test_an_edge_that_is_not_in_force_is_noticed(world: DrilledWorld) -> None:
     assert_fails(drill, "Dependency graph resolved correctly", "store → web is not in force")
 
 
+START_RULE = ("core/rules.py", "        and not snapshot.edge_met(edge)\n", "        and False\n")
+TELLING = ("core/plan.py", "                steps += [replace(_step(i, action), after=starts) for i in running]\n", "")
+STOP_RULE = ("core/rules.py", "        if running:\n", "        if False:\n")
+
+
+def test_an_orchestrator_that_starts_in_the_wrong_order_is_noticed(world: DrilledWorld) -> None:
+    world.bring_up(environ=planted(world.folder / "planted", *START_RULE))
+    drill = world.drill("--yes", "--phase", "2", "-o", "json")
+    assert_fails(drill, "Services started in correct order", " was started before ")
+
+
+def test_an_orchestrator_that_stops_in_the_wrong_order_is_noticed(world: DrilledWorld) -> None:
+    world.bring_up(environ=planted(world.folder / "planted", *STOP_RULE))
+    drill = world.drill("--yes", "--phase", "5", "-o", "json")
+    assert_fails(drill, "Services stopped in reverse dependency order", "store@n1 was stopped while ")
+
+
+def test_an_orchestrator_that_tells_no_dependents_is_noticed(world: DrilledWorld) -> None:
+    world.bring_up(environ=planted(world.folder / "planted", *TELLING))
+    drill = world.drill("--yes", "--phase", "4", "-o", "json")
+    assert_fails(drill, "Dependent services notified", "report@n1 was not told")
+
+
 # --- beginning, and who may ------------------------------------------------------------------------------------------
 
 
@@ -187,7 +211,7 @@ def test_the_control_script_runs_the_drill_and_shows_the_status(world: DrilledWo
     def control(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(CONTROL), *words], env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=60, check=False, cwd="/",
+            timeout=180, check=False, cwd="/",
         )  # fmt: skip
 
     done = control("--test-full-cycle", "--phase", "1", "--yes")

@@ -6,7 +6,6 @@ at the epoch, the same campaign finds the violation.
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -16,10 +15,10 @@ import pytest
 from campaign import Lane, draw
 from cluster import NODES, Cluster
 from directed import late_write, old_order
+from planted_bug import planted
 from roles import NewCrew
 from verdict import Verdict
 
-import citadel_consul
 from citadel_consul.consul.binary import ConsulBinary
 
 pytestmark = [pytest.mark.consul, pytest.mark.slow]
@@ -102,21 +101,6 @@ EPOCH = ("agent/orders.py", "if wanted.epoch < self._reporter.document.epoch:", 
 def test_the_same_campaign_finds_a_planted_bug(
     cluster: Cluster, new_crew: NewCrew, tmp_path: Path, plant: tuple[str, str, str]
 ) -> None:
-    path = _planted(tmp_path / "planted", *plant)
-    lanes = _lanes(cluster, new_crew, 1, PYTHONPATH=str(path), PYTHONSAFEPATH="1")
+    lanes = _lanes(cluster, new_crew, 1, **planted(tmp_path / "planted", *plant))
     broken = Campaign("planted", 0, lanes).run()
     assert any(line.startswith("I3:") for text in broken for line in text.splitlines()), broken
-
-
-def _planted(folder: Path, module: str, good: str, bad: str) -> Path:
-    """A copy of the program with ``good`` replaced by ``bad`` in one of its modules."""
-    package = Path(citadel_consul.__file__).parent
-    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for data in ("pyproject.toml", "templates", "consul.d"):  # a checkout has them beside the package
-        if (package.parent / data).exists():
-            (folder / data).symlink_to(package.parent / data)
-    target = folder / package.name / module
-    text = target.read_text()
-    assert text.count(good) == 1, f"{module} has changed: {good!r} is not there once"
-    target.write_text(text.replace(good, bad))
-    return folder
