@@ -13,9 +13,9 @@ from backend_contract import LONG, eventually, until, watched
 from managed_machine import Machine
 from systemd_harness import SystemdHarness, unit_of
 
-from citadel_consul.backends.base import Backend, Exit, Gone, Handle, Launch, Running
-from citadel_consul.core.model import Instance, SystemdBackend
-from citadel_consul.errors import BackendError, BackendUnavailable
+from citadel_consul.backends.base import Exit, Gone, Handle, Running
+from citadel_consul.core.model import Instance
+from citadel_consul.errors import BackendError
 
 FOREVER = "[Service]\nExecStart=/bin/sleep 1000\n"
 
@@ -183,6 +183,20 @@ class TestWhoRestarts:
             assert harness.machine.shown(unit_of(launch), "MainPID") == str(second.pid)
 
 
+async def test_what_is_given_back_runs_on_and_is_ours_no_longer(harness: SystemdHarness) -> None:
+    launch = harness.steady("web")
+    async with harness.backend() as backend:
+        exits = watched(backend)
+        handle = await backend.start(launch)
+        await backend.give_back(launch.instance)
+        assert await backend.survivors() == ()
+        assert await backend.stop(launch.instance, LONG) is None
+        assert harness.is_running(handle)
+        harness.kill(handle)
+        await until(lambda: not harness.is_running(handle))
+        assert exits.seen == []
+
+
 async def test_what_is_enabled_is_said_once_and_noted(harness: SystemdHarness) -> None:
     unit = harness.unit(f"{FOREVER}[Install]\nWantedBy=multi-user.target\n")
     harness.machine.run(["systemctl", "enable", unit])
@@ -330,14 +344,3 @@ async def test_a_machine_that_was_rebooted_has_nothing_running(new_machine: obje
         assert isinstance(found, Running)
         assert (found.generation, found.handle.unit) == (1, own)
         assert found.handle.invocation != before[1].invocation
-
-
-async def test_a_bus_that_is_not_there_is_unavailable_and_says_why(tmp_path: Path) -> None:
-    from citadel_consul.backends.systemd.backend import SystemdBackend as Units
-
-    backend: Backend = Units(tmp_path, "s", addresses={"system": f"unix:path={tmp_path}/nonesuch"})
-    async with backend:
-        launch = Launch("s", Instance("web", "n1"), 1, SystemdBackend("x.service"), 1.0)
-        for call in (backend.start, backend.adopt):
-            with pytest.raises(BackendUnavailable, match=r"^web@n1: x\.service: systemd does not answer.*No such file"):
-                await call(launch)

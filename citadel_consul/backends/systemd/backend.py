@@ -128,6 +128,14 @@ class SystemdBackend:
             await ending.end(run, timeout_seconds)
         return run.exit
 
+    async def give_back(self, instance: Instance) -> None:
+        """See :meth:`Backend.give_back`. Nothing was changed about a unit: it is systemd's, and is only let go of."""
+        async with self._locks[instance]:
+            run = self._watch.runs.get(instance)
+            if run is not None:
+                self._watch.forget(run)
+            self._launches.forget(instance)
+
     async def reload(self, instance: Instance) -> None:
         """See :meth:`Backend.reload`."""
         run = self._run_of(instance)
