@@ -11,6 +11,7 @@ unasked is left dead until a new generation orders a start.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -22,6 +23,8 @@ from citadel_consul.backends.base import Adopted, Backend, Exit, Gone, InstanceE
 from citadel_consul.core.lifecycle import Desired, Observed, Phase, check_transition
 from citadel_consul.core.model import Instance, ServiceSpec
 from citadel_consul.errors import BackendError, BackendUnavailable, CitadelError, ConsulUnavailable
+
+log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 """How long to wait before asking an absent backend or an absent Consul again."""
@@ -391,11 +394,25 @@ class InstanceRunner:
         """Let go of what runs, as it is: it is watched, shown in the catalog and reported no longer."""
         await self._end_readying()
         await self._quietly(self._around.catalog.withdraw(self.instance))
+        if not await self._given_back():
+            return
         if self.observed.alive:
             self._note("released")
         self.observed = Observed(wanted.generation, Phase.STOPPED, self._around.wall())
         self._let_go = True
         self._around.forget(self.instance)
+
+    async def _given_back(self) -> bool:
+        """Have what was changed about it put back; returns False if that has to be tried again."""
+        try:
+            await self._around.backend.give_back(self.instance)
+        except BackendUnavailable as error:
+            self._say(replace(self.observed, detail=f"cannot be given back now: {error}"))
+            await self._again_later()
+            return False
+        except CitadelError as error:  # it will not work later either, and whoever asked is not to wait for ever
+            log.warning("%s is let go of, and not everything is as it was: %s", self.instance, error)
+        return True
 
     # --- adopting -----------------------------------------------------------------------------------------------
 

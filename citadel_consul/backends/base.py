@@ -219,6 +219,15 @@ class Backend(Protocol):
         """
         ...
 
+    async def give_back(self, instance: Instance) -> None:
+        """Put back what was changed about an instance when it was taken in hand, and let go of it. It runs on.
+
+        Raises:
+            BackendError: it cannot be put back.
+            BackendUnavailable: it cannot be put back now.
+        """
+        ...
+
     async def reload(self, instance: Instance) -> None:
         """Have a running instance read its configuration again.
 

@@ -18,6 +18,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -96,6 +97,7 @@ class ExternalBackend(ABC, Generic[S]):
         self._locks: defaultdict[Instance, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._sink: ExitSink | None = None
         self._notice_sink: NoticeSink | None = None
+        self._noted: dict[Instance, Mapping[str, str]] = {}
         self._tasks = asyncio.TaskGroup()
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -220,6 +222,23 @@ class ExternalBackend(ABC, Generic[S]):
             raise BackendError(f"{instance}: it does not run, so there is nothing to reload")
         await self._have_reload(run)
 
+    async def give_back(self, instance: Instance) -> None:
+        """See :meth:`Backend.give_back`. Nobody watches it any more; found again, it is taken in hand anew."""
+        async with self._locks[instance]:
+            await self._put_back(instance, self._noted_of(instance))
+            run = self._runs.pop(instance, None)
+            if run is not None:
+                self._leave(run)
+            self._launches.forget(instance)
+            self._noted.pop(instance, None)
+
+    async def _put_back(self, instance: Instance, noted: Mapping[str, str]) -> None:
+        """Undo what was changed about it, as :meth:`_note` noted it. Most kinds change nothing."""
+
+    def _note(self, instance: Instance, noted: Mapping[str, str]) -> None:
+        """Remember, with the next record that is written, how something was before it was taken in hand."""
+        self._noted[instance] = noted
+
     # Finding what runs.
 
     async def _resume(self, instance: Instance, launch: Launch | None) -> Adopted:
@@ -270,7 +289,7 @@ class ExternalBackend(ABC, Generic[S]):
         instance = launch.instance
         previous = self._read(instance)
         try:
-            self._launches.write(instance, LaunchRecord(launch.generation, spec))
+            self._write(instance, LaunchRecord(launch.generation, spec))
         except OSError as error:
             place = f"{instance}: cannot write its record {self._launches.path(instance)}"
             raise translated(place, error) from error
@@ -347,8 +366,17 @@ class ExternalBackend(ABC, Generic[S]):
             _log.warning("%s: its record cannot be read: %s", instance, error)
             return None
 
+    def _noted_of(self, instance: Instance) -> Mapping[str, str]:
+        if instance not in self._noted:
+            record = self._read(instance)
+            self._noted[instance] = record.noted if record is not None else {}
+        return self._noted[instance]
+
+    def _write(self, instance: Instance, record: LaunchRecord) -> None:
+        self._launches.write(instance, replace(record, noted=self._noted_of(instance)))
+
     def _write_if_possible(self, instance: Instance, record: LaunchRecord) -> None:
         try:
-            self._launches.write(instance, record)
+            self._write(instance, record)
         except OSError as error:
             _log.warning("%s: cannot write its record %s: %s", instance, self._launches.path(instance), error)

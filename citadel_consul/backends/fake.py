@@ -64,11 +64,13 @@ class Life:
 class FakeMachine:
     """What runs and what ran.
 
-    ``behaviours`` (by service) and ``unproven`` (by instance: the reason) are for the test to set; ``history`` lists
-    each ``start``, ``stop``, ``reload`` and ``exit`` with the instance and its generation, in order.
+    ``behaviours`` (by service), ``unproven`` (by instance: the reason) and ``give_back_error`` (raised by each
+    ``give_back``) are for the test to set; ``history`` lists
+    each ``start``, ``stop``, ``reload``, ``give-back`` and ``exit`` with the instance and its generation, in order.
     """
 
     def __init__(self) -> None:
+        self.give_back_error: CitadelError | None = None
         self.behaviours: dict[str, Behaviour] = {}
         self.unproven: dict[Instance, str] = {}
         self.history: list[tuple[str, Instance, int]] = []
@@ -203,6 +205,14 @@ class FakeBackend:
         except TimeoutError:
             self._machine.end(instance, Exit.by_signal(SIGTERM if polite else SIGKILL))
         return life.exit
+
+    async def give_back(self, instance: Instance) -> None:
+        """See :meth:`Backend.give_back`."""
+        if self._machine.give_back_error is not None:
+            raise self._machine.give_back_error
+        life = self._machine.lives.get(instance)
+        if life is not None and life.exit is None:
+            self._machine.note("give-back", life)
 
     async def reload(self, instance: Instance) -> None:
         """See :meth:`Backend.reload`."""

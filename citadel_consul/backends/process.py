@@ -179,6 +179,9 @@ class ProcessBackend:
         await self._end(run, timeout_seconds)
         return run.record.exit
 
+    async def give_back(self, instance: Instance) -> None:
+        """See :meth:`Backend.give_back`. Nothing was changed, and there is nobody to give a process to."""
+
     async def reload(self, instance: Instance) -> None:
         """See :meth:`Backend.reload`. Sends ``reload_signal`` to the main process alone."""
         run = self._running.get(instance)

@@ -149,6 +149,12 @@ class RoutingBackend:
         self._runs_as.pop(instance, None)
         return ended
 
+    async def give_back(self, instance: Instance) -> None:
+        """See :meth:`Backend.give_back`. Whoever may have it in hand is asked."""
+        for kind in self._traces(instance):
+            await (await self._backend(instance, kind)).give_back(instance)
+        self._runs_as.pop(instance, None)
+
     async def reload(self, instance: Instance) -> None:
         """See :meth:`Backend.reload`."""
         kind = self._runs_as.get(instance) or next(iter(self._traces(instance, besides=_ALWAYS)), _ALWAYS)

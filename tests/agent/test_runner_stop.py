@@ -1,4 +1,4 @@
-"""A stop that the backend cannot carry out is reported and tried again; it ends nobody's task."""
+"""What the backend cannot carry out of an end is reported and tried again; it ends nobody's task."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from citadel_consul.agent.runner import InstanceRunner, Surroundings
 from citadel_consul.backends.fake import FakeBackend, FakeMachine
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Instance, ProcessBackend, ServiceSpec
+from citadel_consul.errors import BackendError, BackendUnavailable
 
 INSTANCE = Instance("s", "n")
 SPEC = ServiceSpec(name="s", type="t", nodes=("n",), backend=ProcessBackend(command=("x",)))
@@ -86,3 +87,33 @@ async def test_a_stop_that_the_backend_refuses_is_said_and_tried_again(monkeypat
         stopped = await until(reports, Phase.STOPPED)
     assert stopped.generation in (1, 2)
     assert INSTANCE not in machine.running()
+
+
+async def test_what_is_released_is_given_back_and_that_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner_module, "RETRY_SECONDS", 0.01)
+    machine = FakeMachine()
+    async with running(machine) as (runner, reports):
+        runner.want(Desired(run=True, generation=1))
+        await until(reports, Phase.READY)
+        machine.give_back_error = BackendUnavailable("the engine does not answer")
+        runner.want(Desired(run=False, generation=2, released=True))
+        await until(reports, Phase.READY, "cannot be given back now: the engine does not answer")
+        machine.give_back_error = None
+        async with asyncio.timeout(5):
+            while runner.observed.phase is not Phase.STOPPED:  # noqa: ASYNC110 - what is let go of is reported no more
+                await asyncio.sleep(0.005)
+    assert machine.history[-1] == ("give-back", INSTANCE, 1)
+    assert INSTANCE in machine.running()
+
+
+async def test_what_cannot_be_put_back_is_let_go_of_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    machine = FakeMachine()
+    async with running(machine) as (runner, reports):
+        runner.want(Desired(run=True, generation=1))
+        await until(reports, Phase.READY)
+        machine.give_back_error = BackendError("no such policy")
+        runner.want(Desired(run=False, generation=2, released=True))
+        async with asyncio.timeout(5):
+            while runner.observed.phase is not Phase.STOPPED:  # noqa: ASYNC110 - what is let go of is reported no more
+                await asyncio.sleep(0.005)
+    assert "s@n is let go of, and not everything is as it was: no such policy" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,8 +106,9 @@ class CommandHarness:
         """Kill whatever still runs."""
         for folder in (self.state_dir / "services").glob("*"):
             pid = self.pid(folder.name)
-            if pid and is_running(pid):
-                os.killpg(pid, signal.SIGKILL)
+            if pid:  # what a killed main process left is still in its group
+                with suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
 
 
 def spec_of(launch: Launch) -> model.CommandBackend:

@@ -367,6 +367,21 @@ async def test_a_reload_that_fails_is_quoted(harness: CommandHarness) -> None:
     assert str(failed.value) == "web@n1: backend.reload: it failed (exit status 1): syntax error"
 
 
+async def test_what_is_given_back_runs_on_and_is_watched_no_longer(harness: CommandHarness) -> None:
+    harness.poll_seconds = 0.02
+    async with harness.backend() as backend:
+        exits = watched(backend)
+        handle = await backend.start(harness.steady("web"))
+        await backend.give_back(WEB)
+        assert harness.is_running(handle)
+        assert await backend.survivors() == ()
+        harness.kill(handle)
+        asked = harness.calls("web", "status")
+        await asyncio.sleep(5 * harness.poll_seconds)
+        assert harness.calls("web", "status") == asked
+        assert exits.seen == []
+
+
 # Records.
 
 

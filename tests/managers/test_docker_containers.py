@@ -216,6 +216,29 @@ async def test_a_container_that_the_engine_restarts_again_and_again_is_taken_out
         assert single.containers.state(container)["Running"] is False
 
 
+async def test_a_container_that_is_given_back_runs_on_with_the_policy_that_it_had(single: ContainerHarness) -> None:
+    container, spec = named(single, RestartPolicy={"Name": "on-failure", "MaximumRetryCount": 4})
+    launch = single.launch("web", spec)
+    async with single.backend() as backend:
+        handle = await backend.start(launch)
+    async with single.backend() as backend:  # the next agent knows it as well
+        exits = watched(backend)
+        await backend.adopt(launch)
+        await backend.give_back(WEB)
+        assert single.is_running(handle)
+        assert await backend.survivors() == ()
+        found = single.containers.inspect(container)
+        assert found is not None
+        assert found["HostConfig"]["RestartPolicy"] == {  # type: ignore[index]
+            "Name": "on-failure",
+            "MaximumRetryCount": 4,
+        }
+        assert exits.seen == []
+        # Wanted again, it is taken in hand again.
+        assert await backend.adopt(launch) == Running(handle, 1)
+        assert policy(single, container) == "no"
+
+
 # The container's own health.
 
 

@@ -5,7 +5,7 @@ together with the time of its start tells one run from the next.
 
 * **Who restarts.** The engine has restart policies of its own. Two that restart are one too many: the engine would
   start a service whose dependencies are down, and at boot everything at once. So a policy other than ``no`` is
-  switched off when citadel takes a container in hand, and that is said.
+  switched off when citadel takes a container in hand, that is said, and :meth:`DockerBackend.give_back` puts it back.
 * **What compose changes.** A compose service's container is made by compose (:mod:`.compose`) when there is none, and
   made anew before a start if its image, or the compose file, is newer than it. Compose decides whether that makes a
   difference. A container that was named by ``backend.container`` is never made.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -105,11 +105,22 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
         if policy == "no":
             return
         await self._engine.set_restart_policy(container.id, "no")
+        attempts = str(container.restart_attempts)
+        self._note(instance, {"container": container.id, "restart": policy, "attempts": attempts})
         self._tell(
             instance,
             f"container {container.name} had the restart policy {policy!r}, and citadel restarts it: switched off "
             f"(docker update --restart={policy} {container.name} puts it back, and so does citadel handback)",
         )
+
+    async def _put_back(self, instance: Instance, noted: Mapping[str, str]) -> None:
+        container = await self._engine.inspect(noted["container"]) if "container" in noted else None
+        if container is None:  # nothing was changed, or compose has made another one since
+            return
+        try:
+            await self._engine.set_restart_policy(container.id, noted["restart"], int(noted["attempts"]))
+        except EngineRefusedError as refusal:
+            raise BackendError(f"{instance}: its restart policy cannot be put back: {refusal}") from refusal
 
     # Starting.
 
