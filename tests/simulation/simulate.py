@@ -54,6 +54,16 @@ def explain(seed: int) -> Iterator[str]:
     yield from (f"VIOLATION {text}" for text in outcome.violations)
 
 
+def until_failure(first: int, count: int) -> int:
+    """Tell stories until one goes wrong; returns how many did."""
+    for seed in range(first, first + count):
+        outcome = tell(story_of(seed))
+        if outcome.violations:
+            print(f"seed {seed}: {'; '.join(outcome.violations)}")
+            return 1
+    return 0
+
+
 def run(first: int, count: int, jobs: int) -> int:
     """All the stories; returns how many went wrong."""
     began = time.monotonic()
@@ -92,6 +102,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1, metavar="SEED", help="the first one (default 1)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes at once")
     parser.add_argument("--tell", type=int, metavar="SEED", help="tell the story of this seed, whatever its end")
+    parser.add_argument("--first-failure", action="store_true", help="stop at the first that fails; one process")
     options = parser.parse_args()
     if options.tell is not None:
         outcome = tell(story_of(options.tell))
@@ -99,6 +110,8 @@ def main() -> None:
         sys.exit(bool(outcome.violations))
     if options.seeds < 1 or options.jobs < 1:
         parser.error("--seeds and --jobs are at least 1")
+    if options.first_failure:
+        sys.exit(until_failure(options.first, options.seeds))
     sys.exit(bool(run(options.first, options.seeds, options.jobs)))
 
 

@@ -1,0 +1,243 @@
+"""Bugs to plant: one-line changes in ordering, fencing, recovery and resume, each of which has to be caught.
+
+``old`` occurs exactly once in its file, which a test of the quick suite checks, so that this list cannot rot unnoticed.
+``suites`` are where the bug is looked for, in this order, until one of them fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SIMULATION = "simulation"
+CORE = "tests/core"
+RECOVERY = "tests/recovery"
+LEASE = "tests/consul_client/test_consul_lease.py"
+AGENT = "tests/agent"
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """One planted bug. ``file`` is below ``citadel_consul/``."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    suites: tuple[str, ...] = (SIMULATION, CORE, RECOVERY)
+
+
+BUGS = (
+    # --- ordering ---------------------------------------------------------------------------------------------------
+    Bug(
+        "a start does not wait for its dependencies",
+        "core/rules.py",
+        "        and not snapshot.edge_met(edge)\n    )",
+        "        and False\n    )",
+    ),
+    Bug(
+        "soft edges give no order",
+        "core/rules.py",
+        "if (edge.needed_to_start or any(not step.ended for step in steps.get(edge.dependency, ())))",
+        "if edge.needed_to_start",
+    ),
+    Bug(
+        "a stop does not wait for its dependents",
+        "core/stopping.py",
+        "    if above:\n        return explain",
+        "    if False:\n        return explain",
+    ),
+    Bug(
+        "a stop takes the ground from under a dependent that stays",
+        "core/stopping.py",
+        "    if stuck is not None:",
+        "    if False:",
+    ),
+    Bug(
+        "an instance may go although another one of it is needed",
+        "core/rules.py",
+        "self.spare < snapshot.meets(",
+        "self.spare < 0 * snapshot.meets(",
+    ),
+    Bug(
+        "what a turn has ordered is not seen by the rest of it",
+        "core/turn.py",
+        "        if isinstance(overlay, _Overlay):\n            overlay[instance] = desired",
+        "        if isinstance(overlay, _Overlay):\n            pass",
+    ),
+    Bug(
+        "a start that waits for nothing is given up as hopeless",
+        "core/rules.py",
+        "    return hopeful < max(1, snapshot.needed(edge))",
+        "    return hopeful <= max(1, snapshot.needed(edge))",
+    ),
+    Bug(
+        "a restart starts a dependent before its dependency is stopped",
+        "core/worklist.py",
+        "if edge.needed_to_run and any(not step.ended for step in self.stops.get(edge.dependency, ())):",
+        "if False and any(not step.ended for step in self.stops.get(edge.dependency, ())):",
+    ),
+    Bug(
+        "what is known of a neighbour is kept after it changed",
+        "core/worklist.py",
+        "            self._unmet.pop(edge.service, None)",
+        "            pass",
+    ),
+    Bug(
+        "operations on the same services run at once",
+        "core/decide.py",
+        "next((other for other, scope in taken if scope & wanted), None)",
+        "next((other for other, scope in taken if False), None)",
+    ),
+    # --- fencing ----------------------------------------------------------------------------------------------------
+    Bug(
+        "the fence is not the first operation of a leader's write",
+        "orchestrator/writer.py",
+        "        result = await self._client.transact([fence, *(write.operation for write in batch)])",
+        "        result = await self._client.transact([write.operation for write in batch] or [fence])",
+    ),
+    Bug(
+        "an agent follows orders of any epoch",
+        "agent/orders.py",
+        "        if wanted.epoch < self._reporter.document.epoch:",
+        "        if wanted.epoch < 0:",
+    ),
+    Bug(
+        "an agent follows orders while its lock may be another's",
+        "agent/orders.py",
+        "        self._waiting = not self._lease.sure",
+        "        self._waiting = False",
+        (AGENT, SIMULATION, LEASE),
+    ),
+    Bug(
+        "a lock counts as sure for ever",
+        "consul/lease.py",
+        "        return self.held and not self._doubted and self._clock() < self.safe_until",
+        "        return self.held",
+        (LEASE, SIMULATION),
+    ),
+    Bug(
+        "the epoch of a leader is not written into its orders",
+        "orchestrator/writer.py",
+        "        changes.desired[node] = NodeDesired(epoch=self.epoch, instances=instances)",
+        "        changes.desired[node] = NodeDesired(epoch=before.epoch, instances=instances)",
+    ),
+    Bug(
+        "a lease is not given back at the end",
+        "consul/lease.py",
+        "                await self._client.transact([unlock(self.key, self.value, session)])",
+        "                await asyncio.sleep(0)",
+        (LEASE, SIMULATION),
+    ),
+    # --- resume -----------------------------------------------------------------------------------------------------
+    Bug(
+        "a new leader does not take what was ordered as begun",
+        "core/progress.py",
+        "    _adopt(turn, operation, work)\n",
+        "",
+    ),
+    Bug(
+        "a new leader does not read the steps of unfinished operations",
+        "store/reading.py",
+        "        state.steps[operation_id] = await read_steps(client, state.keys, operation_id)",
+        "        pass",
+    ),
+    Bug(
+        "generations begin again at one",
+        "core/turn.py",
+        "        return 1 + max(",
+        "        return 1 + 0 * max(",
+    ),
+    Bug(
+        "an order that no agent took is never taken back",
+        "core/progress.py",
+        "    ours = desired is not None and desired.run and desired.operation == operation.id",
+        "    ours = False",
+    ),
+    Bug(
+        "an agent that comes back does not adopt what runs",
+        "agent/runner.py",
+        "        if isinstance(found, Running):",
+        "        if isinstance(found, Running) and False:",
+    ),
+    Bug(
+        "an agent starts again what has the same generation",
+        "agent/runner.py",
+        "        if wanted.generation <= self.observed.generation:",
+        "        if wanted.generation < self.observed.generation:",
+    ),
+    Bug(
+        "a report that was not written is forgotten",
+        "agent/reporter.py",
+        "            except ConsulUnavailable:\n                self._dirty.set()",
+        "            except ConsulUnavailable:\n                self._dirty.clear()",
+    ),
+    Bug(
+        "a decision that was not written is believed",
+        "orchestrator/loop.py",
+        "            await self._look_again(state)",
+        "            await asyncio.sleep(RETRY_SECONDS)",
+    ),
+    Bug(
+        "the time-out of an operation is not kept",
+        "core/progress.py",
+        "    deadline = (operation.started_at or turn.now) + timeout_of(turn, operation)",
+        "    deadline = turn.now + timeout_of(turn, operation)",
+    ),
+    # --- recovery ---------------------------------------------------------------------------------------------------
+    Bug(
+        "attempts are not counted",
+        "core/healing/treatment.py",
+        "            attempts=incident.attempts + 1,",
+        "            attempts=incident.attempts,",
+        (RECOVERY, SIMULATION),
+    ),
+    Bug(
+        "a budget that is used up does not end recovery",
+        "core/healing/treatment.py",
+        "        if backoff.exhausted:",
+        "        if False:",
+        (RECOVERY, SIMULATION),
+    ),
+    Bug(
+        "a consequence is recovered like a cause",
+        "core/healing/treatment.py",
+        "    if ward.causes.is_explained(service):\n        _wait(",
+        "    if False:\n        _wait(",
+        (RECOVERY, SIMULATION),
+    ),
+    Bug(
+        "a hold does not stop an automatic operation",
+        "core/progress.py",
+        "    if not operation.automatic or step.action is StepAction.NOTIFY:",
+        "    if True:",
+        (CORE, RECOVERY, SIMULATION),
+    ),
+    Bug(
+        "recovery begins although much fails at once",
+        "core/healing/heal.py",
+        "    if not frozen:\n        while",
+        "    if True:\n        while",
+        (RECOVERY, SIMULATION),
+    ),
+    Bug(
+        "what flaps is recovered for ever",
+        "core/healing/heal.py",
+        "        quarantine(ward)",
+        "        pass",
+        (RECOVERY, SIMULATION),
+    ),
+    Bug(
+        "what is wanted is not started when its dependency is back",
+        "core/healing/heal.py",
+        "        _revive(ward)",
+        "        pass",
+        (SIMULATION, RECOVERY),
+    ),
+    Bug(
+        "a death is not told to the leader",
+        "agent/runner.py",
+        '        self._note("completed" if completed else "exited")',
+        "        return",
+        (AGENT, SIMULATION),
+    ),
+)
