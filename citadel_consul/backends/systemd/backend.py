@@ -136,9 +136,6 @@ class SystemdBackend:
                 self._watch.forget(run)
             self._launches.forget(instance)
 
-    async def give_back(self, instance: Instance) -> None:
-        """See :meth:`Backend.give_back`. Nothing was changed about a unit; its record stays, for who enables it again."""
-
     async def reload(self, instance: Instance) -> None:
         """See :meth:`Backend.reload`."""
         run = self._run_of(instance)
