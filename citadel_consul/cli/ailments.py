@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from citadel_consul.cli.spans import clock, span
+from citadel_consul.core.draining import how_far, is_draining
 from citadel_consul.core.healing.observers import doubts
 from citadel_consul.core.healing.quarantine import quiet_again_at
 from citadel_consul.core.health import WRONG, Status, hold_on, instance_status, service_statuses
@@ -131,6 +132,11 @@ def _trouble(snapshot: Snapshot, instance: Instance, observed: Observed | None, 
         return ""
     if observed.phase in (Phase.FAILED, Phase.EXITED):
         return _end_of(observed)
+    if is_draining(observed):
+        return how_far(observed)
+    desired = snapshot.desired.get(instance)
+    if observed.phase is Phase.STOPPED and desired is not None and not desired.run and desired.operation is not None:
+        return f"stopped by a {desired.reason}"
     check = snapshot.checks.get(instance)
     if check is CheckStatus.MAINTENANCE:
         return "in Consul's maintenance mode"

@@ -6,6 +6,7 @@ import pytest
 from invariants import guard
 from world import Behaviour, World, spec
 
+from citadel_consul.cli.statusscreen import waits_of
 from citadel_consul.core.lifecycle import Phase
 from citadel_consul.core.model import Condition, Edge, Instance, OnFailure, ServiceSpec
 from citadel_consul.core.operation import Kind, OperationState
@@ -111,10 +112,12 @@ def test_a_drain_that_does_not_end_is_ended_by_its_time_out_and_not_by_the_stops
     assert world.now == begin + 300.0 + 1.0
 
 
-def test_a_step_says_how_much_is_in_flight() -> None:
+def test_people_see_how_much_is_in_flight_and_until_when() -> None:
     world = world_of(spec("a"))
     operation_id = draining(world, "a")
-    assert world.step(operation_id, "stop", "a@n1").detail == "draining until 1970-01-01T00:17:11Z, 1 in flight"
+    told = "draining until 1970-01-01T00:17:11Z, 1 in flight"
+    assert world.step(operation_id, "stop", "a@n1").detail == told
+    assert waits_of(world.operation(operation_id)) == [f"stop a@n1: {told}"], "citadel status shows it"
 
 
 def test_a_drain_is_refused_where_it_would_leave_dependents_without_what_they_need() -> None:

@@ -1,0 +1,152 @@
+"""Rolling restarts of real processes with a real Consul: clients see nothing, and a leader's death changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.client import HTTPException
+
+import httpx
+import pytest
+from consul_proxy import ConsulProxy, Trap
+from hall import SERVICE, Hall, succeeded
+from real_world import World
+
+from citadel_consul.consul.address import parse_address
+from citadel_consul.core.operation import Kind, OperationState
+from citadel_consul.discovery import ConsulTransport, Resolver
+
+pytestmark = [pytest.mark.consul, pytest.mark.slow, pytest.mark.long]
+
+NODES = ("n1", "n2", "n3")
+CLIENTS = 8
+PAUSE_SECONDS = 0.05
+ROLL_SECONDS = 240.0
+LEAST_WRITES = 5
+"""A roll of two instances has at least so many (to stop and to start each, and the end); fewer would prove nothing."""
+
+
+@dataclass
+class Traffic:
+    """Clients of the discovery library, which ask again and again; half of them by a method that is never repeated."""
+
+    url: str
+    answers: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    target: int = 0
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, consul: str, until: asyncio.Event) -> None:
+        resolver = Resolver(consul=parse_address(consul))
+        clients = httpx.AsyncClient(transport=ConsulTransport(resolver), timeout=30.0)
+        async with resolver, clients as client, asyncio.TaskGroup() as group:
+            for number in range(CLIENTS):
+                group.create_task(self._ask(client, "POST" if number % 2 else "GET", until))
+
+    async def more(self, count: int) -> None:
+        """Wait for some more answers."""
+        self.target = len(self.answers) + count
+        self.reached.clear()
+        await self.reached.wait()
+
+    async def _ask(self, client: httpx.AsyncClient, method: str, until: asyncio.Event) -> None:
+        while not until.is_set():
+            try:
+                response = await client.request(method, self.url)
+                response.raise_for_status()
+            except httpx.HTTPError as error:
+                self.failures.append(f"{method}: {error!r}")
+            else:
+                self.answers.append(response.text)
+                if len(self.answers) >= self.target:
+                    self.reached.set()
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def test_no_request_fails_while_three_instances_are_rolled(real: World) -> None:
+    hall = Hall(real, NODES)
+    await asyncio.to_thread(hall.open)
+    traffic, end = Traffic(f"http://{SERVICE}.consul/"), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(traffic.run(real.consul, end))
+        operation = await asyncio.to_thread(real.operate, Kind.RESTART, SERVICE, rolling=True, within=ROLL_SECONDS)
+        await traffic.more(100)  # the last instance takes part again
+        end.set()
+    succeeded(operation, real)
+    print(f"{len(traffic.answers)} requests, {len(traffic.failures)} failures")
+    assert traffic.failures == []
+    lives = [pid for node in NODES for pid in hall.pids(node)]
+    assert [len(hall.pids(node)) for node in NODES] == [2, 2, 2]
+    assert set(traffic.answers) == set(map(str, lives)), "not every process had its share"
+    assert hall.fewest_ready() == 2
+    assert all("drain-timed-out" not in hall.history(node) for node in NODES)
+
+
+def test_without_a_drain_the_request_in_hand_would_be_lost(real: World) -> None:
+    """What the test above is worth: the same service ends at once when it is told to stop."""
+    hall = Hall(real, ("n1",))
+    hall.open()
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(hall.get, "n1", "/held")
+        real.until(lambda: '"active": 1' in hall.get("n1", "/health"), what="the request to arrive")
+        succeeded(real.operate(Kind.RESTART, SERVICE, rolling=True, force=True, drain_seconds=0.0, within=60.0), real)
+        with pytest.raises((OSError, HTTPException)):
+            held.result()
+
+
+def _roll_with_a_death(hall: Hall, nth: int, *, before: bool) -> bool:
+    """Roll while the leader dies at its nth write; returns whether there was one. Another stands by to follow it."""
+    world = hall.world
+    counts = {node: len(hall.pids(node)) for node in hall.nodes}
+    with ConsulProxy(world.consul) as proxy:
+        first = world.orchestrator(f"o{nth}a", consul=proxy.address)
+        world.until_led()
+        standby = world.orchestrator(f"o{nth}b")
+        world.until(lambda: world.snapshot().agents == set(hall.nodes), what="the agents")
+        time.sleep(1.0)  # until the standby has begun to watch; it need not have
+        proxy.writes = 0
+        trap = proxy.trap = Trap(nth, before, first.popen.kill)
+        operation = world.operate(Kind.RESTART, SERVICE, rolling=True, drain_seconds=20.0, within=ROLL_SECONDS)
+        proxy.trap = None
+        succeeded(operation, world)
+        for process in (first, standby):
+            if process.alive:
+                process.terminate()
+    for node in hall.nodes:
+        assert len(hall.pids(node)) == counts[node] + 1, f"{node}, write {nth}\n{world.logs()}"
+        assert hall.running(node) == hall.pids(node)[-1:], f"{node}, write {nth}\n{world.logs()}"
+    return trap.sprung
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_a_roll_survives_the_death_of_its_leader_at_each_write(real: World, before: bool) -> None:
+    hall = Hall(real, ("n1", "n2"))
+    hall.open()
+    assert real.processes[-1].terminate() == 0  # each roll brings leaders of its own
+    nth = 1
+    while _roll_with_a_death(hall, nth, before=before):
+        nth += 1
+    print(f"struck at {nth - 1} writes of a roll")
+    assert nth - 1 >= LEAST_WRITES
+    assert hall.fewest_ready() == 1
+    assert all(hall.history(node).count("stopping") == nth for node in hall.nodes)
+
+
+def test_a_leader_that_is_replaced_while_an_instance_drains_has_told_all_there_is_to_know(real: World) -> None:
+    """The hardest moment: requests are in hand, the order is given, and nobody leads for a while."""
+    hall = Hall(real, NODES)
+    hall.open()
+    with httpx.Client(timeout=60.0) as client:
+        operation_id = real.request(Kind.RESTART, SERVICE, rolling=True)
+        real.until(lambda: "draining" in hall.history("n1"), what="the drain")
+        real.processes[-1].kill()
+        assert client.get(hall.url("n2")).status_code == 200
+        real.until(lambda: "stopped" in hall.history("n1"), 30.0, "its end without a leader")
+        assert hall.history("n2") == ["started", "ready"]
+        real.orchestrator("o2")
+        operation = real.end_of(operation_id, ROLL_SECONDS)
+    assert operation.state is OperationState.SUCCEEDED
+    assert [len(hall.pids(node)) for node in NODES] == [2, 2, 2]
+    assert hall.fewest_ready() == 2
