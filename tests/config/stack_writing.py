@@ -114,7 +114,9 @@ def services(draw: st.DrawFn, name: str, port: int) -> ServiceSpec:
         name=name,
         type=draw(names),
         nodes=tuple(draw(st.lists(names, min_size=1, max_size=3, unique=True))),
-        backend=draw(backends()),
+        backend=draw(
+            backends().filter(lambda backend: not (oneshot and getattr(backend, "restarts", "") == "systemd"))
+        ),
         critical=draw(st.booleans()),
         oneshot=oneshot,
         endpoint=draw(st.none() | st.just(f"redis://127.0.0.1:{port}")),
