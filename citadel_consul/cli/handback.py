@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -25,18 +25,38 @@ WAIT_SECONDS = 30.0
 @click.command(epilog="Example: citadel handback redis")
 @click.argument("services", nargs=-1, metavar="[SERVICE]...")
 @click.option("--all", "everything", is_flag=True, help="Every service of the stack.")
+@click.option(
+    "--unit", "units", metavar="UNIT", multiple=True, help="Only have systemd start UNIT at boot again, here."
+)
 @click.option("--abandon", is_flag=True, help="Also let go of programs that no other manager knows.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and change nothing.")
 @command_options
-def handback(invocation: Invocation, services: tuple[str, ...], everything: bool, abandon: bool, dry_run: bool) -> None:
+def handback(
+    invocation: Invocation,
+    services: tuple[str, ...],
+    everything: bool,
+    units: tuple[str, ...],
+    abandon: bool,
+    dry_run: bool,
+) -> None:
     """Hand services back to systemd or Docker: they run on, and citadel forgets them.
 
     They leave the stack and Consul's catalog. What systemd started at boot before citadel was installed is started so
     again; for other machines than this one it is said what to do there.
     """
-    if bool(services) == everything:
-        raise InvalidInput.at("", "name the services, or say --all", "citadel services lists them")
-    run(_hand_back(invocation, services, abandon=abandon, dry_run=dry_run))
+    if sum(map(bool, (services, everything, units))) != 1:
+        raise InvalidInput.at("", "name the services, or say --all, or --unit", "citadel services lists them")
+    if units:
+        _take_units(invocation, units)
+    else:
+        run(_hand_back(invocation, services, abandon=abandon, dry_run=dry_run))
+
+
+def _take_units(invocation: Invocation, units: tuple[str, ...]) -> None:
+    """What is left to do on the machine of a service that was handed back elsewhere."""
+    from citadel_consul.installation.handing import give_back
+
+    _say(invocation, (), give_back(invocation.settings, units), written=True)
 
 
 async def _hand_back(invocation: Invocation, services: tuple[str, ...], *, abandon: bool, dry_run: bool) -> None:
@@ -46,26 +66,23 @@ async def _hand_back(invocation: Invocation, services: tuple[str, ...], *, aband
         _refuse_orphans(state.snapshot(), specs)
         _refuse_unmanaged(state.snapshot(), specs, abandon=abandon)
         _refuse_busy(state, specs)
-        if dry_run:
-            _say(invocation, specs, _places(state, specs), written=False)
-            return
-        places = _places(state, specs)
-        if specs:
+        units = _units(state, specs)
+        if not dry_run:
             _refuse_old_agents(state, specs)
             await _have_released(invocation, client, state, specs)
-    missing = [name for name in services if name not in specs]
-    given = _give_back(invocation, state.keys.stack, places, missing)
-    _say(invocation, specs, {**places, **given}, written=True)
+    _say(invocation, specs, _places(invocation, units, dry_run=dry_run), written=not dry_run)
 
 
 # --- what may not be ------------------------------------------------------------------------------------------------
 
 
 def _chosen(snapshot: Snapshot, services: tuple[str, ...]) -> Mapping[str, ServiceSpec]:
-    """The specs that are meant; a service that is not in the stack (any more) has none."""
-    if not services:
-        return snapshot.specs
-    return {name: snapshot.specs[name] for name in services if name in snapshot.specs}
+    """The specs that are meant. Raises InvalidInput for a service that is not in the stack."""
+    unknown = [name for name in services if name not in snapshot.specs]
+    if unknown:
+        remedy = "citadel services lists them; one that was handed back is not there any more: --unit does the rest"
+        raise InvalidInput.at("", f"unknown service {unknown[0]!r}", remedy)
+    return {name: snapshot.specs[name] for name in services} if services else snapshot.specs
 
 
 def _refuse_orphans(snapshot: Snapshot, specs: Mapping[str, ServiceSpec]) -> None:
@@ -143,40 +160,43 @@ def _not_let_go(snapshot: Snapshot, specs: Mapping[str, ServiceSpec]) -> list[In
     return [i for spec in specs.values() for i in spec.instances if not is_let_go(snapshot, i)]
 
 
-# --- on this machine ------------------------------------------------------------------------------------------------
+# --- on the machines ------------------------------------------------------------------------------------------------
 
 
-def _places(state: StackState, specs: Mapping[str, ServiceSpec]) -> dict[str, str]:
-    """For each instance that systemd has, what brings its unit back into the boot there."""
+def _units(state: StackState, specs: Mapping[str, ServiceSpec]) -> dict[Instance, str]:
+    """The unit of each instance that the system's systemd has."""
     from citadel_consul.installation.managed import unit_of_service
 
-    found = {}
     addresses = {record.node: record.address for record in state.agents.values.values()}
-    for name, spec in specs.items():
-        for node in spec.nodes:
-            unit = unit_of_service(state.keys.stack, spec, node, addresses.get(node, ""))
-            if unit is not None:
-                found[f"{name}@{node}"] = f"{unit}: on {node}, as root: citadel handback {name}"
-    return found
+    found = {
+        instance: unit_of_service(state.keys.stack, spec, instance.node, addresses.get(instance.node, ""))
+        for spec in specs.values()
+        for instance in spec.instances
+    }
+    return {instance: unit for instance, unit in found.items() if unit is not None}
 
 
-def _give_back(invocation: Invocation, stack: str, places: Mapping[str, str], missing: Sequence[str]) -> dict[str, str]:
-    """Have systemd start the units of this node at boot as before; returns what is to be said of each instance."""
+def _places(invocation: Invocation, units: Mapping[Instance, str], *, dry_run: bool) -> dict[str, str]:
+    """What became of each unit, or what is to be done about it on its own machine."""
     from citadel_consul.installation.handing import give_back
 
-    node = invocation.settings.node
-    units = {key.partition("@")[0]: text.partition(":")[0] for key, text in places.items() if key.endswith(f"@{node}")}
-    given = give_back(invocation.settings, stack, units, missing)
-    unknown = [name for name in missing if name not in given]
-    if unknown:
-        raise InvalidInput.at("", f"unknown service {unknown[0]!r}", "citadel services lists them")
-    return {f"{name}@{node}": said for name, said in given.items()}
+    here = [unit for instance, unit in units.items() if instance.node == invocation.settings.node]
+    done = {} if dry_run else give_back(invocation.settings, here)
+    elsewhere = "on {node}, as root: citadel handback --unit {unit}"
+    return {
+        f"{instance}, {unit}": done[unit]
+        if unit in done and instance.node == invocation.settings.node
+        else elsewhere.format(node=instance.node, unit=unit)
+        for instance, unit in units.items()
+    }
 
 
-def _say(invocation: Invocation, specs: Iterable[str], places: Mapping[str, str], *, written: bool) -> None:
+def _say(invocation: Invocation, specs: Collection[str], places: Mapping[str, str], *, written: bool) -> None:
     if invocation.output != "table":
         print_answer({"handed_back": list(specs), "written": written, "units": dict(places)}, invocation.output)
         return
+    if not specs and not places:
+        click.echo("there is nothing to hand back")
     for name in specs:
         click.echo(f"{name}: {'handed back: it runs on as it is' if written else 'would be handed back'}")
     for place, what in places.items():

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from citadel_consul.backends.journal import UnreadableRecord
-from citadel_consul.backends.launches import Launches
 from citadel_consul.config.settings import Settings
-from citadel_consul.core.model import Instance, SystemdBackend
 from citadel_consul.errors import BackendError, InvalidInput
 from citadel_consul.installation.blueprint import Choices
 from citadel_consul.installation.installing import install, plan_installation, save
@@ -18,44 +15,25 @@ from citadel_consul.installation.program import find_program, protect_home
 from citadel_consul.installation.record import Record, read_record
 from citadel_consul.installation.systemctl import Systemctl
 
-KIND = "systemd"
 
-
-def give_back(settings: Settings, stack: str, units: Mapping[str, str], missing: Iterable[str]) -> dict[str, str]:
+def give_back(settings: Settings, units: Iterable[str]) -> dict[str, str]:
     """Start units at boot again as they were, and take them out of what the agent may manage.
 
-    ``units`` is the unit of each service, ``missing`` are services whose unit only the records of this machine can
-    tell. Returns what became of each of those known here. Without the right to do it, it says what to do.
+    Returns what became of each. Without the right to do it, it says what to do.
     """
-    root = Root(Path("/"))
+    root, wanted = Root(Path("/")), tuple(units)
+    if not wanted:
+        return {}
     try:
         record = read_record(root)
-        found = {**units, **_recorded(settings, stack, missing)}
-    except InvalidInput as error:
-        return {name: f"{unit}: {error}" for name, unit in units.items()}
-    if record is None or "agent" not in record.roles:
-        return {name: f"{unit}: at boot as it was: citadel install was not used here" for name, unit in found.items()}
-    try:
-        record = _enable(root, record, found.values())
-    except BackendError as error:
-        return {name: f"{unit}: run this as root: {error}" for name, unit in found.items()}
-    _withdraw_right(root, record, settings, found.values())
+        if record is None or "agent" not in record.roles:
+            return dict.fromkeys(wanted, "at boot as it was: citadel install was not used here")
+        record = _enable(root, record, wanted)
+        _withdraw_right(root, record, settings, wanted)
+    except (InvalidInput, BackendError) as error:
+        return {unit: f"as root: citadel handback --unit {unit} ({error})" for unit in wanted}
     systemctl = Systemctl(root)
-    return {name: f"{unit}: {_words(systemctl, unit)}" for name, unit in found.items()}
-
-
-def _recorded(settings: Settings, stack: str, services: Iterable[str]) -> dict[str, str]:
-    """The units of services as the node agent of this node has them on record."""
-    found = {}
-    launches = Launches(settings.state_dir, stack, KIND)
-    for name in services:
-        try:
-            launch = launches.read(Instance(name, settings.node))
-        except UnreadableRecord as error:
-            raise InvalidInput.at(name, str(error), "run this as root") from error
-        if launch is not None and isinstance(launch.backend, SystemdBackend):
-            found[name] = launch.backend.unit
-    return found
+    return {unit: _words(systemctl, unit) for unit in wanted}
 
 
 def _enable(root: Root, record: Record, units: Iterable[str]) -> Record:
