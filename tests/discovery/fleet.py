@@ -14,11 +14,15 @@ from consul_process import ConsulProcess, ConsulSpace
 from record import Record
 from service_processes import ServiceProcess
 
+from citadel_consul.discovery.registration import TTL_SECONDS
+
 SERVICE = "shop"
 
 
 class Fleet:
-    """Each instance is a process that registers itself. ``up`` are those that serve.
+    """Each instance is a process that registers itself, with the library's usual TTL: Consul does not see a pause.
+
+    ``up`` are those that serve.
 
     One at least serves at any time: a misfortune befalls one of several, or waits until there are several.
     """
@@ -40,11 +44,14 @@ class Fleet:
 
     async def _start(self, instance_id: str | None = None, port: int | None = None) -> None:
         name = instance_id or f"{SERVICE}-{next(self._numbers)}"
-        one = await asyncio.to_thread(ServiceProcess, self._consul, SERVICE, instance_id=name, port=port)
+        one = await asyncio.to_thread(self._process, name, port)
         self._all.append(one)
         await asyncio.to_thread(one.until_passing)
         self._record.happened(f"{name} passes at {one.port}, pid {one.pid}")
         await self._give(one)
+
+    def _process(self, instance_id: str, port: int | None = None) -> ServiceProcess:
+        return ServiceProcess(self._consul, SERVICE, instance_id=instance_id, port=port, ttl_seconds=TTL_SECONDS)
 
     async def _give(self, one: ServiceProcess) -> None:
         async with self._several:
@@ -102,7 +109,7 @@ class Fleet:
         one = await self._take()
         one.end()
         self._record.happened(f"SIGKILL {one.instance_id} at {one.port}, unseen")
-        other = await asyncio.to_thread(ServiceProcess, self._consul, SERVICE, instance_id=one.instance_id)
+        other = await asyncio.to_thread(self._process, one.instance_id)
         self._all.append(other)
         await self._give(other)
 

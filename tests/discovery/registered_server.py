@@ -1,8 +1,8 @@
 """A process that is a registered service: ``python registered_server.py CONSUL SERVICE PORT [MODE]``.
 
 ``async`` (the default) and ``sync`` serve by themselves inside of a ``Registration``; ``asgi`` is an application under
-uvicorn with the lifespan hook. It answers each request with its process id, after a moment. ``INSTANCE_ID`` and
-``DRAIN_SECONDS`` are in its environment.
+uvicorn with the lifespan hook. It answers each request with its process id, after a moment. ``INSTANCE_ID``,
+``DRAIN_SECONDS`` and ``TTL_SECONDS`` are in its environment.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def registration(consul: str, service: str, port: int) -> Registration:
         port,
         address="127.0.0.1",
         consul=parse_address(consul),
-        ttl_seconds=1.5,
+        ttl_seconds=float(os.environ["TTL_SECONDS"]),
         drain_seconds=float(os.environ["DRAIN_SECONDS"]),
         node="test",
         instance_id=os.environ["INSTANCE_ID"],

@@ -42,6 +42,7 @@ class ServiceProcess:
         port: int | None = None,
         instance_id: str | None = None,
         drain_seconds: float = 0.5,
+        ttl_seconds: float = 1.5,
     ) -> None:
         self.consul = consul
         self.service = service
@@ -49,7 +50,12 @@ class ServiceProcess:
         self.instance_id = instance_id or f"{service}:test:{self.port}"
         self.popen = subprocess.Popen(
             [sys.executable, str(_PROGRAM), consul.address, service, str(self.port), mode],
-            env={**os.environ, "INSTANCE_ID": self.instance_id, "DRAIN_SECONDS": str(drain_seconds)},
+            env={
+                **os.environ,
+                "INSTANCE_ID": self.instance_id,
+                "DRAIN_SECONDS": str(drain_seconds),
+                "TTL_SECONDS": str(ttl_seconds),
+            },
             stdin=subprocess.DEVNULL,
         )
 
@@ -64,8 +70,14 @@ class ServiceProcess:
         mine = [check for check in found if check["ServiceID"] == self.instance_id]
         return {check["CheckID"].removeprefix(f"{self.instance_id}:"): check["Status"] for check in mine}
 
+    @property
+    def passes(self) -> bool:
+        """Whether the catalog shows it passing where it is: of what was killed, the old address passes for a while."""
+        found: list[dict[str, Any]] = self.consul.request("GET", f"/v1/health/service/{self.service}?passing")
+        return any((one["Service"]["ID"], one["Service"]["Port"]) == (self.instance_id, self.port) for one in found)
+
     def until_passing(self) -> ServiceProcess:
-        wait_for(lambda: set(self.checks.values()) == {"passing"}, f"{self.instance_id} to pass, is {self.checks}")
+        wait_for(lambda: self.passes, f"{self.instance_id} to pass")
         return self
 
     def signal(self, number: signal.Signals) -> None:
