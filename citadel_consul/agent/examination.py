@@ -4,13 +4,19 @@ Consul's word alone restarts nothing: somebody who sits next to the service has 
 failed probe is none. What fails for longer than one interval of its check, probe after probe, does fail; the last of
 these probes has to *begin* after that interval, so that a service which is slow for as long as one interval is let off
 even if the answer to an early probe comes late. One probe that passes clears it at once, and says that Consul is wrong.
+
+A witness that is starved itself is none: where this process does not get its turn in time, answers come too late
+although the service gave them. What it found meanwhile does not count, up to :data:`MOST_PATIENCE` times as long as
+usual: a service that fails for so long does fail.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from citadel_consul.agent.readiness import Finding
+
+MOST_PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +35,14 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class _Phase:
-    """What all probes since a moment agree on. ``at`` is unix seconds, ``clock`` the same on the monotonic clock."""
+    """What all probes since a moment agree on. ``at`` is unix seconds, ``clock`` the same on the monotonic clock;
+    ``sober_since`` is since when on that clock the witness can be trusted. ``confirmed``: it has lasted."""
 
     kind: str
     at: float
     clock: float
+    sober_since: float
+    confirmed: bool = False
 
 
 class Examination:
@@ -46,14 +55,21 @@ class Examination:
         """Take in what a probe that began at ``at`` found, by a check with an interval of ``patience_seconds``."""
         kind = "passing" if finding is None else "critical" if finding.critical else "warning"
         before = self._phase
-        phase = before if before is not None and before.kind == kind else _Phase(kind, at, clock)
+        phase = before if before is not None and before.kind == kind else _Phase(kind, at, clock, clock)
         self._phase = phase
         if finding is None:
             return Diagnosis(contradicted_since=phase.at)
-        lasting = clock - phase.clock > patience_seconds
+        enough = clock - phase.clock > MOST_PATIENCE * patience_seconds
+        lasting = phase.confirmed or enough or clock - phase.sober_since > patience_seconds
+        self._phase = replace(phase, confirmed=lasting)
         return Diagnosis(
             failing_since=phase.at if lasting and finding.critical else None,
             degraded_since=phase.at if lasting and not finding.critical else None,
             failure=finding.text if lasting else "",
             lapsed_at=phase.at if phase is not before and finding.critical else None,
         )
+
+    def starved(self, clock: float) -> None:
+        """Take note that this process did not get its turn in time before ``clock``; what is confirmed stays so."""
+        if self._phase is not None and not self._phase.confirmed:
+            self._phase = replace(self._phase, sober_since=clock)

@@ -121,7 +121,10 @@ class Liveness:
                 finding, patience = _worst(checked)
                 patience = patience if begin.phase is Phase.READY else 0.0
                 runner.diagnose(examination.take(finding, patience, at=at, clock=clock))
-            await asyncio.sleep(_pause(spec))
+            pause, slept_from = _pause(spec), loop.time()
+            await asyncio.sleep(pause)
+            if loop.time() - slept_from - pause > _lateness(spec):
+                examination.starved(loop.time())
         self._examined.discard(service)
         if (runner.observed.phase, runner.observed.since) == (begin.phase, begin.since):
             runner.diagnose(Diagnosis())
@@ -167,6 +170,11 @@ def _worst(checked: list[tuple[Check, Finding | None]]) -> tuple[Finding | None,
 
 def _interval(check: Check) -> float:
     return check.ttl_seconds if check.kind is CheckKind.TTL else check.interval_seconds
+
+
+def _lateness(spec: ServiceSpec) -> float:
+    """How late this process may be until its probes are worth nothing: an answer needs some turns to be read."""
+    return min((check.timeout_seconds for check in spec.checks if check.kind in PROBED), default=1.0) / 2
 
 
 def _pause(spec: ServiceSpec) -> float:

@@ -37,6 +37,51 @@ def test_exactly_one_interval_is_not_longer_than_one() -> None:
     assert diagnoses((0.0, ILL), (INTERVAL, ILL))[-1].failing_since is None
 
 
+def examined(examination: Examination, at: float) -> float | None:
+    return examination.take(ILL, INTERVAL, at=WALL + at, clock=at).failing_since
+
+
+def test_what_a_starved_witness_found_does_not_count() -> None:
+    examination = Examination()
+    assert examined(examination, 0.0) is None
+    examination.starved(9.0)
+    assert examined(examination, 11.0) is None
+    examination.starved(18.0)
+    assert examined(examination, 28.0) is None
+    assert examined(examination, 28.1) == WALL, "it fails since it was found failing first"
+
+
+def test_being_starved_is_no_new_lapse() -> None:
+    examination = Examination()
+    found = [examination.take(ILL, INTERVAL, at=WALL, clock=0.0)]
+    examination.starved(5.0)
+    found.append(examination.take(ILL, INTERVAL, at=WALL + 6.0, clock=6.0))
+    assert [diagnosis.lapsed_at for diagnosis in found] == [WALL, None]
+
+
+def test_what_is_confirmed_stays_so_whoever_is_starved() -> None:
+    examination = Examination()
+    examined(examination, 0.0)
+    assert examined(examination, 10.1) == WALL
+    examination.starved(11.0)
+    assert examined(examination, 12.0) == WALL
+
+
+def test_what_fails_for_ten_times_as_long_is_confirmed_although_the_witness_is_always_starved() -> None:
+    examination = Examination()
+    for second in range(0, 101, 5):
+        assert examined(examination, float(second)) is None
+        examination.starved(second + 1.0)
+    assert examined(examination, 101.0) == WALL
+
+
+def test_a_starved_witness_may_still_say_that_it_serves() -> None:
+    examination = Examination()
+    examined(examination, 0.0)
+    examination.starved(5.0)
+    assert examination.take(None, INTERVAL, at=WALL + 6.0, clock=6.0) == Diagnosis(contradicted_since=WALL + 6.0)
+
+
 def test_one_probe_that_passes_clears_it_and_says_that_consul_is_wrong() -> None:
     *_, passed, again = diagnoses((0.0, ILL), (10.1, ILL), (11.0, None), (12.0, ILL))
     assert passed == Diagnosis(contradicted_since=WALL + 11.0)

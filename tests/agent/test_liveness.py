@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from consul_process import ConsulSpace
 
+from citadel_consul.agent import examination
 from citadel_consul.agent.draining import Drainer
 from citadel_consul.agent.examination import Diagnosis
 from citadel_consul.agent.liveness import Liveness, Place
@@ -125,6 +128,30 @@ async def test_what_consul_calls_critical_and_nobody_reaches_is_confirmed(consul
         assert bed.seen.failing_since == bed.seen.lapses[0]
         assert bed.seen.failure == "tcp: Connection refused"
         assert bed.notes == ["failing"]
+
+
+async def test_an_agent_that_does_not_get_its_turn_in_time_confirms_nothing(
+    consul: ConsulSpace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examination, "MOST_PATIENCE", math.inf)
+    with listener() as gone:
+        check = tcp(gone.getsockname()[1])
+    async with bedside(consul, check) as bed, asyncio.TaskGroup() as group:
+        hog = group.create_task(_keep_the_loop_busy(check.timeout_seconds))
+        await bed.claim(check, "critical")
+        await bed.until(lambda seen: seen.lapses)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(10 * check.timeout_seconds):
+                await bed.until(lambda seen: seen.failing_since)
+        assert bed.seen.failing_since is None
+        hog.cancel()
+        await bed.until(lambda seen: seen.failing_since)
+
+
+async def _keep_the_loop_busy(seconds: float) -> None:
+    while True:
+        time.sleep(seconds)  # noqa: ASYNC251  # that is the point
+        await asyncio.sleep(0.01)
 
 
 async def test_what_consul_calls_critical_and_answers_is_contradicted_once(consul: ConsulSpace) -> None:
