@@ -1,10 +1,10 @@
 """The command backend: anything that has commands to start, to stop and to look at it.
 
 The commands name the service, so what the status command speaks of *is* the service (see :mod:`.external`). It answers
-by its exit status: 0, it runs; 3, it does not (as ``systemctl is-active`` and LSB scripts have it). Anything else, a
-time-out and a status program that is missing included, means that one cannot tell: that is said, nothing is started on
-account of it, and nobody is told of an end. So an end is known only when the status command has said so, at the latest
-one poll after it happened, and how it ended is not known at all.
+by its exit status: 0, it runs; 3, it does not (as ``systemctl is-active`` and LSB scripts have it). Anything else, or
+no answer in time, means that one cannot tell now: that is said, nothing is started or stopped on account of it, and
+nobody is told of an end. So an end is known only when the status command has said so, at the latest one poll after it
+happened, and how it ended is not known at all.
 
 A command that takes too long is killed with its process group. But the end of an agent kills no command: a database
 whose start takes a minute is not to suffer from an upgrade of citadel. While a start command runs it is on record, and
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from citadel_consul.backends import errand, logs, procfs
-from citadel_consul.backends.base import Exit, Handle, Launch, Unproven
+from citadel_consul.backends.base import Exit, Handle, Launch
 from citadel_consul.backends.errand import Errand
 from citadel_consul.backends.external import Down, ExternalBackend, Run, Sight, Up
 from citadel_consul.backends.launches import LaunchRecord
@@ -53,6 +53,13 @@ _Run = Run[model.CommandBackend]
 _Failure = BackendError | BackendUnavailable
 
 
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """The status command ran, and it cannot be told from its answer whether the service does."""
+
+    reason: str
+
+
 @dataclass(slots=True)
 class _Stopping:
     """A stop under way: the task, and the stop command while it runs. The task ends with why it failed, if it did."""
@@ -79,26 +86,29 @@ class CommandBackend(ExternalBackend[model.CommandBackend]):
     async def _look(self, instance: Instance, spec: model.CommandBackend, record: LaunchRecord | None) -> Sight:
         await self._wait_for_start_command(instance, spec, record)
         sight = await self._status(instance, spec, record.generation if record is not None else 0)
-        return Up(_handle(instance)) if isinstance(sight, Up) else sight
+        if isinstance(sight, _Doubt):
+            raise BackendUnavailable(f"{instance}: {sight.reason}")
+        return sight
 
-    async def _status(self, instance: Instance, spec: model.CommandBackend, generation: int) -> Sight:
-        """What the status command says."""
-        try:
-            program = self._program(instance, spec, generation, spec.status, "backend.status")
-            ended, said = await errand.run(program, spec.timeout_seconds)
-        except BackendError as error:
-            why = str(error).partition(": backend.status: ")[2] or str(error)
+    async def _status(self, instance: Instance, spec: model.CommandBackend, generation: int) -> Up | Down | _Doubt:
+        """What the status command says.
+
+        Raises:
+            BackendError: it cannot be executed.
+            BackendUnavailable: it cannot be executed now.
+        """
+        program = self._program(instance, spec, generation, spec.status, "backend.status")
+        ended, said = await errand.run(program, spec.timeout_seconds)
+        if ended is not None and ended.code == RUNS:
+            return Up(_handle(instance))
+        if ended is not None and ended.code == RUNS_NOT:
+            return Down()
+        if ended is None:
+            why = f"the command took longer than {spec.timeout_seconds:g} s"
         else:
-            if ended is not None and ended.code == RUNS:
-                return Up(_handle(instance))
-            if ended is not None and ended.code == RUNS_NOT:
-                return Down()
-            if ended is None:
-                why = f"the command took longer than {spec.timeout_seconds:g} s"
-            else:
-                why = f"the command gave {ended.detail}, neither 0 (it runs) nor 3 (it does not)"
-            why += f": {said}" if said else ""
-        return Unproven(f"backend.status: it cannot be told whether it runs: {why}")
+            why = f"the command gave {ended.detail}, neither 0 (it runs) nor 3 (it does not)"
+        why += f": {said}" if said else ""
+        return _Doubt(f"backend.status: it cannot be told whether it runs: {why}")
 
     async def _wait_for_start_command(
         self, instance: Instance, spec: model.CommandBackend, record: LaunchRecord | None
@@ -160,8 +170,8 @@ class CommandBackend(ExternalBackend[model.CommandBackend]):
                 break
             await asyncio.sleep(pause)
             pause = min(2 * pause, spec.poll_seconds)
-        if isinstance(sight, Unproven):
-            return BackendError(f"{instance}: {sight.reason}")
+        if isinstance(sight, _Doubt):
+            return BackendUnavailable(f"{instance}: {sight.reason}")
         return BackendError(f"{instance}: backend.start: it succeeded, and the service did not run {seconds:g} s later")
 
     # Watching.
@@ -183,16 +193,16 @@ class CommandBackend(ExternalBackend[model.CommandBackend]):
             await self._tend_log(run.instance)
             try:
                 sight = await self._status(run.instance, run.spec, run.generation)
-            except BackendUnavailable as error:  # no process can be had now
-                sight = Unproven(f"backend.status: {error}")
+            except (BackendError, BackendUnavailable) as error:
+                sight = _Doubt(str(error).removeprefix(f"{run.instance}: "))
             self._take(run, sight)
 
-    def _take(self, run: _Run, sight: Sight) -> None:
+    def _take(self, run: _Run, sight: Up | Down | _Doubt) -> None:
         """Draw the conclusion from a look at what is watched."""
         if isinstance(sight, Down):
             ended = Exit(None, None, "ended by its stop command")
             self._note_exit(run, ended if run.requested else Exit.unknown("its status command says that it ended"))
-        elif isinstance(sight, Unproven):
+        elif isinstance(sight, _Doubt):
             if run not in self._in_doubt:
                 self._in_doubt.add(run)
                 self._tell(run.instance, sight.reason)

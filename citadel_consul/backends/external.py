@@ -18,7 +18,8 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -161,37 +162,43 @@ class ExternalBackend(ABC, Generic[S]):
 
     async def start(self, launch: Launch) -> Handle:
         """See :meth:`Backend.start`."""
-        instance, spec = launch.instance, self._own_spec(launch)
-        if launch.stack != self._stack:
-            raise BackendError(f"{instance}: it is of stack {launch.stack!r}, this backend serves {self._stack!r}")
-        if spec is None:
-            raise BackendError(f"{instance}: backend.kind: {launch.backend.kind!r} is not {self._kind!r}")
-        async with self._locks[instance]:
+        instance = launch.instance
+        with _about(instance):
+            spec = self._own_spec(launch)
+            if launch.stack != self._stack:
+                raise BackendError(f"it is of stack {launch.stack!r}, this backend serves {self._stack!r}")
+            if spec is None:
+                raise BackendError(f"backend.kind: {launch.backend.kind!r} is not {self._kind!r}")
+            async with self._locks[instance]:
+                run = await self._started(launch, spec)
+            if run.generation != launch.generation:
+                raise BackendError(
+                    f"generation {run.generation} still runs ({run.handle.unit}): "
+                    f"it has to be stopped before generation {launch.generation} can start"
+                )
+            return run.handle
+
+    async def _started(self, launch: Launch, spec: S) -> Run[S]:
+        instance = launch.instance
+        run = self._runs.get(instance)
+        if run is not None and run.requested:
+            await self._end(run, run.stop_timeout_seconds)  # joins the stop, or finishes a cancelled one
+            run = None
+        if run is None:
+            found = await self._resume(instance, launch)
+            if isinstance(found, Unproven):
+                raise BackendError(found.reason)
             run = self._runs.get(instance)
-            if run is not None and run.requested:
-                await self._end(run, run.stop_timeout_seconds)  # joins the stop, or finishes a cancelled one
-                run = None
-            if run is None:
-                found = await self._resume(instance, launch)
-                if isinstance(found, Unproven):
-                    raise BackendError(f"{instance}: {found.reason}")
-                run = self._runs.get(instance)
-            if run is None:
-                run = await self._launch(launch, spec)
-        if run.generation != launch.generation:
-            raise BackendError(
-                f"{instance}: generation {run.generation} still runs ({run.handle.unit}): "
-                f"it has to be stopped before generation {launch.generation} can start"
-            )
-        return run.handle
+        return run if run is not None else await self._launch(launch, spec)
 
     async def adopt(self, launch: Launch) -> Adopted:
         """See :meth:`Backend.adopt`."""
-        async with self._locks[launch.instance]:
-            run = self._runs.get(launch.instance)
-            if run is not None:
-                return Running(run.handle, run.generation)
-            return await self._resume(launch.instance, launch)
+        with _about(launch.instance):
+            async with self._locks[launch.instance]:
+                run = self._runs.get(launch.instance)
+                if run is not None:
+                    return Running(run.handle, run.generation)
+                return await self._resume(launch.instance, launch)
 
     async def survivors(self) -> tuple[Instance, ...]:
         """See :meth:`Backend.survivors`."""
@@ -203,34 +210,37 @@ class ExternalBackend(ABC, Generic[S]):
 
     async def stop(self, instance: Instance, timeout_seconds: float) -> Exit | None:
         """See :meth:`Backend.stop`."""
-        async with self._locks[instance]:
-            run = self._runs.get(instance)
-            if run is None:
-                found = await self._resume(instance, None)
-                if isinstance(found, Unproven):
-                    raise BackendError(f"{instance}: {found.reason}")
+        with _about(instance):
+            async with self._locks[instance]:
                 run = self._runs.get(instance)
-        if run is None:
-            return None
-        await self._end(run, timeout_seconds)
+                if run is None:
+                    found = await self._resume(instance, None)
+                    if isinstance(found, Unproven):
+                        raise BackendError(found.reason)
+                    run = self._runs.get(instance)
+            if run is None:
+                return None
+            await self._end(run, timeout_seconds)
         return run.exit
 
     async def reload(self, instance: Instance) -> None:
         """See :meth:`Backend.reload`."""
-        run = self._runs.get(instance)
-        if run is None:
-            raise BackendError(f"{instance}: it does not run, so there is nothing to reload")
-        await self._have_reload(run)
+        with _about(instance):
+            run = self._runs.get(instance)
+            if run is None:
+                raise BackendError("it does not run, so there is nothing to reload")
+            await self._have_reload(run)
 
     async def give_back(self, instance: Instance) -> None:
         """See :meth:`Backend.give_back`. Nobody watches it any more; found again, it is taken in hand anew."""
-        async with self._locks[instance]:
-            await self._put_back(instance, self._noted_of(instance))
-            run = self._runs.pop(instance, None)
-            if run is not None:
-                self._leave(run)
-            self._launches.forget(instance)
-            self._noted.pop(instance, None)
+        with _about(instance):
+            async with self._locks[instance]:
+                await self._put_back(instance, self._noted_of(instance))
+                run = self._runs.pop(instance, None)
+                if run is not None:
+                    self._leave(run)
+                self._launches.forget(instance)
+                self._noted.pop(instance, None)
 
     async def _put_back(self, instance: Instance, noted: Mapping[str, str]) -> None:
         """Undo what was changed about it, as :meth:`_note` noted it. Most kinds change nothing."""
@@ -380,3 +390,15 @@ class ExternalBackend(ABC, Generic[S]):
             self._write(instance, record)
         except OSError as error:
             _log.warning("%s: cannot write its record %s: %s", instance, self._launches.path(instance), error)
+
+
+@contextmanager
+def _about(instance: Instance) -> Iterator[None]:
+    """Have an error say which instance it is about."""
+    prefix = f"{instance}: "
+    try:
+        yield
+    except (BackendError, BackendUnavailable) as error:
+        if str(error).startswith(prefix):
+            raise
+        raise type(error)(f"{prefix}{error}") from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-from contextlib import suppress
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from process_harness import STEADY, STUBBORN, is_running
 
 from citadel_consul.backends.base import Backend, Handle, Launch
 from citadel_consul.backends.command import CommandBackend
+from citadel_consul.backends.launches import Launches
 from citadel_consul.core import model
 from citadel_consul.core.model import Instance
 
@@ -100,7 +104,22 @@ class CommandHarness:
         return pid != 0 and is_running(pid)
 
     def make_unproven(self, instance: Instance) -> None:
-        (self.folder(instance.service) / "no-status").touch()
+        Launches(self.state_dir, STACK, "command").path(instance).unlink()
+
+    @asynccontextmanager
+    async def absence(self) -> AsyncIterator[None]:
+        flag = self.state_dir / "services" / "no-status"
+        flag.touch()
+        try:
+            yield
+        finally:
+            flag.unlink()
+
+    async def start_by_hand(self, launch: Launch) -> None:
+        await asyncio.to_thread(subprocess.run, spec_of(launch).start, check=True)
+
+    def is_started(self, launch: Launch) -> bool:
+        return is_running(self.pid(launch.instance.service))
 
     def clear(self) -> None:
         """Kill whatever still runs."""

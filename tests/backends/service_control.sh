@@ -24,7 +24,7 @@ stop)
     exit 0
     ;;
 status)
-    if [ -e "$folder/no-status" ]; then echo "cannot ask" >&2; exit 1; fi
+    if [ -e "$folder/no-status" ] || [ -e "$folder/../no-status" ]; then echo "cannot ask" >&2; exit 1; fi
     if runs; then exit 0; else exit 3; fi
     ;;
 reload)

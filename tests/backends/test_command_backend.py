@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from backend_contract import LONG, NODE, BackendContract, Harness, until, watched
+from backend_contract import LONG, NODE, Harness, ManagedContract, until, watched
 from command_harness import CommandHarness, spec_of
 
 from citadel_consul.backends import procfs
-from citadel_consul.backends.base import Exit, Gone, InstanceExited, Notice, Running, Unproven
+from citadel_consul.backends.base import Exit, Gone, InstanceExited, Notice, Running
 from citadel_consul.backends.launches import Launches, LaunchRecord
 from citadel_consul.backends.logs import log_path, tail
 from citadel_consul.core.model import Instance
@@ -40,7 +40,7 @@ def own(harness: Harness) -> CommandHarness:
     return harness
 
 
-class TestCommandBackend(BackendContract):
+class TestCommandBackend(ManagedContract):
     """The contract. Commands know neither how a service ended nor a way to force it: those clauses read otherwise."""
 
     async def test_an_exit_that_nobody_asked_for_is_reported_with_its_status(self, harness: Harness) -> None:
@@ -180,20 +180,31 @@ async def test_a_status_command_that_hangs_is_killed_with_its_children(harness: 
     script = f"sleep 1000 & echo $! >{harness.state_dir}/child; wait"
     slow = replace(spec_of(launch), status=("/bin/sh", "-c", script), timeout_seconds=0.5)
     async with harness.backend() as backend:
-        found = await backend.adopt(replace(launch, backend=slow))
-    assert found == Unproven("backend.status: it cannot be told whether it runs: the command took longer than 0.5 s")
+        with pytest.raises(BackendUnavailable) as doubtful:
+            await backend.adopt(replace(launch, backend=slow))
+    assert str(doubtful.value) == (
+        "web@n1: backend.status: it cannot be told whether it runs: the command took longer than 0.5 s"
+    )
     child = int((harness.state_dir / "child").read_text())
     await until(lambda: (process := procfs.read(child)) is None or process.ended)
 
 
-@pytest.mark.parametrize("words", [("nonesuch-program",), ("/bin/sh", "-c", "kill -9 $$")])
-async def test_a_status_command_that_tells_nothing_starts_nothing(
-    harness: CommandHarness, words: tuple[str, ...]
-) -> None:
+async def test_a_status_command_that_tells_nothing_starts_nothing(harness: CommandHarness) -> None:
     launch = harness.steady("web")
-    launch = replace(launch, backend=replace(spec_of(launch), status=words))
+    doubtful = replace(launch, backend=replace(spec_of(launch), status=("/bin/sh", "-c", "kill -9 $$")))
     async with harness.backend() as backend:
-        with pytest.raises(BackendError, match=r"^web@n1: backend\.status: it cannot be told whether it runs: "):
+        with pytest.raises(BackendUnavailable, match=r"the command gave killed by SIGKILL, neither 0 \(it runs\)"):
+            await backend.start(doubtful)
+        with pytest.raises(BackendUnavailable):
+            await backend.adopt(doubtful)
+    assert harness.calls("web", "start") == 0
+
+
+async def test_a_status_command_that_does_not_exist_is_no_matter_of_patience(harness: CommandHarness) -> None:
+    launch = harness.steady("web")
+    launch = replace(launch, backend=replace(spec_of(launch), status=("nonesuch-program",)))
+    async with harness.backend() as backend:
+        with pytest.raises(BackendError, match=r"^web@n1: backend\.status: there is no program 'nonesuch-program'"):
             await backend.start(launch)
     assert harness.calls("web", "start") == 0
 
