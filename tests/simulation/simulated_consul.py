@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote
 
 import httpx
 import orjson
-from clockwork import PROCESS, Process, SimulatedLoop
+from clockwork import PROCESS, Process
 from simulated_store import CRITICAL, Store, decoded, encoded
 
 PASSING = "passing"
@@ -37,7 +37,7 @@ def seconds_of(text: str) -> float:
 class Cluster:
     """The servers. ``healthy`` asks the simulated machines how an instance is, by the id of its registration."""
 
-    def __init__(self, loop: SimulatedLoop, draw: random.Random, healthy: Callable[[str], bool]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, draw: random.Random, healthy: Callable[[str], bool]) -> None:
         self.loop = loop
         self.draw = draw
         self.healthy = healthy
@@ -512,7 +512,8 @@ class Exchange:
             return self._put_key(path.removeprefix("kv/"), body)
         if path == "session/create":
             wanted = orjson.loads(body)
-            session = store.create_session(self.agent.node, wanted, seconds_of(wanted.get("TTL") or ""))
+            delay = round(seconds_of(wanted.get("LockDelay") or "") * 1e9)
+            session = store.create_session(self.agent.node, wanted, seconds_of(wanted.get("TTL") or ""), delay)
             if isinstance(session, str):
                 return 500, None, session.encode()
             cluster.renew(session.id)

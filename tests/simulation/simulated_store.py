@@ -55,15 +55,18 @@ class Session:
     create_index: int
     behavior: str = "release"
     expires_at: float = float("inf")
+    ttl: str = ""
+    lock_delay_ns: int = 0
+    """Told, and not kept: citadel asks for none."""
 
     def document(self) -> dict[str, Any]:
         return {
             "ID": self.id,
             "Name": self.name,
             "Node": self.node,
-            "LockDelay": 0,
+            "LockDelay": self.lock_delay_ns,
             "Behavior": self.behavior,
-            "TTL": f"{self.ttl_seconds:g}s" if self.ttl_seconds else "",
+            "TTL": self.ttl,
             "NodeChecks": list(self.node_checks),
             "ServiceChecks": [{"ID": check, "Namespace": ""} for check in self.service_checks],
             "CreateIndex": self.create_index,
@@ -216,7 +219,9 @@ class Store:
 
     # --- sessions --------------------------------------------------------------------------------------------------
 
-    def create_session(self, node: str, body: dict[str, Any], ttl_seconds: float) -> Session | str:
+    def create_session(
+        self, node: str, body: dict[str, Any], ttl_seconds: float, lock_delay_ns: int = 0
+    ) -> Session | str:
         """The session, or why not. A check has to be known and not critical."""
         known = self.nodes.get(node)
         if known is None:
@@ -239,6 +244,8 @@ class Store:
             service_checks=service_checks,
             create_index=self.index,
             behavior=body.get("Behavior", "release"),
+            ttl=body.get("TTL") or "",
+            lock_delay_ns=lock_delay_ns,
         )
         self.sessions[session.id] = session
         return session
