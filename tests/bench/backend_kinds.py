@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +19,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("managers
 from docker_engine import Containers, client
 from real_world import World
 
-from citadel_consul.core.model import DockerBackend, RecoveryPolicy, ServiceSpec
+from citadel_consul.core.model import DockerBackend, ProcessBackend, RecoveryPolicy, ServiceSpec, SystemdBackend
 
 STEADY = "trap 'exit 143' TERM; while :; do sleep 1000 & wait $!; done"
 TRIALS_ALONE = 30
@@ -99,8 +102,68 @@ class DockerContainers:
         return pid
 
 
+class Units:
+    """Units of the systemd that runs this very machine (see ``in_machine``), of the same program as the processes."""
+
+    def __init__(self) -> None:
+        self._folder = Path("/run/systemd/system")
+        self._units: list[str] = []
+
+    def spec(self, world: World, name: str, policy: RecoveryPolicy) -> ServiceSpec:
+        tiny = world.tiny(name, recovery=policy)
+        assert isinstance(tiny.backend, ProcessBackend)
+        return replace(tiny, backend=SystemdBackend(self._make(name, shlex.join(tiny.backend.command))))
+
+    def kill(self, world: World, name: str) -> None:
+        os.kill(world.lives(name)[-1], signal.SIGKILL)
+
+    def floor(self) -> tuple[str, list[float]]:
+        """Seconds from a kill until systemd has restarted a unit by itself (Restart=always, RestartSec=0)."""
+        unit = self._make("alone", "/bin/sleep 1000", "Restart=always\nRestartSec=0\nStartLimitBurst=1000\n")
+        _systemctl("start", unit)
+        return "systemd alone (Restart=always, RestartSec=0)", [self._kill_alone(unit) for _ in range(TRIALS_ALONE)]
+
+    def _kill_alone(self, unit: str) -> float:
+        pid = _systemctl("show", "--value", "--property=MainPID", unit)
+        tasks = Path(_systemctl("show", "--value", "--property=ControlGroup", unit).lstrip("/"))
+        processes = next(root / tasks / "cgroup.procs" for root in _CGROUPS if (root / tasks / "cgroup.procs").exists())
+        time.sleep(0.3)
+        began = time.time()
+        os.kill(int(pid), signal.SIGKILL)
+        while not _other_than(pid, processes):
+            time.sleep(0.0005)
+        return time.time() - began
+
+    def close(self) -> None:
+        _systemctl("stop", *self._units)
+        for unit in self._units:
+            (self._folder / unit).unlink()
+        _systemctl("daemon-reload")
+
+    def _make(self, name: str, command: str, more: str = "") -> str:
+        unit = f"citadel-bench-{name}.service"
+        (self._folder / unit).write_text(f"[Service]\nExecStart={command}\n{more}")
+        _systemctl("daemon-reload")
+        self._units.append(unit)
+        return unit
+
+
+_CGROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/systemd"), Path("/sys/fs/cgroup/unified"))
+
+
+def _other_than(pid: str, processes: Path) -> bool:
+    try:
+        return bool(set(processes.read_text().split()) - {pid})
+    except OSError:  # between two lives a unit has no control group
+        return False
+
+
+def _systemctl(*words: str) -> str:
+    return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def _deaths_of(container: str) -> dict[str, str]:
     return {"filters": json.dumps({"type": ["container"], "event": ["die"], "container": [container]})}
 
 
-KINDS: dict[str, Callable[[], Victims]] = {"process": Processes, "docker": DockerContainers}
+KINDS: dict[str, Callable[[], Victims]] = {"process": Processes, "docker": DockerContainers, "systemd": Units}

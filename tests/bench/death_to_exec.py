@@ -5,8 +5,9 @@
 
 The road is the whole one: the node agent sees the exit, reports it to Consul, the leader's watch wakes, it decides,
 writes the order under its fence, and the agent's watch wakes and starts the process. The clock runs from just before
-the kill until the agent's own history says 'started', which it writes after exec has succeeded. supervisord, if it is
-installed, is measured in the same run with autorestart, from the kill until its new child is there.
+the kill until the agent's own history says 'started', which it writes after exec has succeeded (of a unit: after
+systemd says that it runs). supervisord, if it is installed, is measured in the same run with autorestart, from the kill
+until its new child is there. Where no systemd runs, `--backend systemd` boots one in a container and measures there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "system")]
 
+import in_machine
 from backend_kinds import KINDS, Victims
 from consul_process import ConsulProcess
 from figures import Figure, print_table, summary
@@ -138,6 +140,8 @@ def main() -> None:
     parser.add_argument("--supervisord-trials", type=int, default=10)
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
+    if options.backend == "systemd" and in_machine.is_needed():
+        sys.exit(in_machine.run_there(__file__, sys.argv[1:]))
     figures = run(options.backend, options.trials, options.services, options.supervisord_trials)
     print_table("Death to exec of the replacement (milliseconds)", figures)
     if options.json is not None:
