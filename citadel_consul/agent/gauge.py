@@ -32,6 +32,8 @@ from citadel_consul.telemetry.responder import Responder
 
 FRESH_SECONDS = 1.0
 ANSWER_SECONDS = 0.5
+STALE_SECONDS = 10.0
+"""How old may be what is told while a question is under way: after that, it would hide a service that hangs."""
 BODY_BYTES = 64 * 1024
 """How much of what a health endpoint says is read."""
 ENDPOINT_SECONDS = 2.0
@@ -109,6 +111,9 @@ class Gauge:
         known = self._known.get(service)
         if known is None or known.life != self._life(service):
             return Measurement(detail="it has not answered yet")
+        age = asyncio.get_running_loop().time() - known.clock
+        if age > STALE_SECONDS and service in self._under_way:
+            return Measurement(at=known.measurement.at, detail=f"no answer within {ANSWER_SECONDS:g} s")
         return known.measurement
 
     def _life(self, service: str) -> float | None:

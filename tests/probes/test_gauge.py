@@ -23,6 +23,7 @@ from citadel_consul.core.snapshot import CheckStatus
 from citadel_consul.store import documents
 from citadel_consul.telemetry.listener import address_of, bind
 
+UNKNOWN = Measurement(detail="it has not answered yet")
 READY = Observed(1, Phase.READY, since=2.0, started_at=1.0, ready_at=2.0)
 
 
@@ -51,9 +52,11 @@ class Node:
             yield Gauge("n1", prober, self.lives, self.specs.get, lambda: self.now), group  # type: ignore[arg-type]
 
     async def measured(self) -> Measurement:
-        """The measurement of ``web``, by a gauge of its own."""
-        async with self.gauge() as (gauge, group):
-            return (await gauge.measure(group)).instances["web"]
+        """The measurement of ``web``, by a gauge of its own, which is asked until it knows: cores can be busy."""
+        async with self.gauge() as (gauge, group), asyncio.timeout(30):
+            while (found := (await gauge.measure(group)).instances["web"]) == UNKNOWN:
+                continue
+            return found
 
 
 @pytest.fixture
@@ -205,6 +208,26 @@ async def test_a_service_that_hangs_does_not_hide_the_others(node: Node, monkeyp
     assert later["hung"].detail.startswith("http: ")
     assert later["hung"].response_time_ms is None
     assert speaker.asked.count("/health") == 1
+
+
+async def test_what_was_measured_long_ago_does_not_hide_that_a_service_hangs(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauge_module, "FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(gauge_module, "ANSWER_SECONDS", 0.2)
+    async with speaking() as speaker:
+        node.run(speaker.spec(speaker.http(timeout_seconds=30.0)))
+        async with node.gauge() as (gauge, group):
+            async with asyncio.timeout(20):
+                while (first := (await gauge.measure(group)).instances["web"]).status is None:
+                    continue
+            speaker.hang.add("/health")
+            recent = (await gauge.measure(group)).instances["web"]
+            monkeypatch.setattr(gauge_module, "STALE_SECONDS", 0.0)
+            old = (await gauge.measure(group)).instances["web"]
+            speaker.let_go.set()
+    assert recent == first, "a question that takes longer than usual is nothing yet"
+    assert old == Measurement(at=first.at, detail="no answer within 0.2 s")
 
 
 async def test_many_askers_are_one_question(node: Node) -> None:
