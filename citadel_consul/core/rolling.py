@@ -104,11 +104,11 @@ def waits(snapshot: Snapshot, progress: Progress, position: int, step: Step, *, 
     """What becomes of a stop whose turn it may not be yet; None if it may begin."""
     if progress.failed is not None:
         return skip(step, f"the roll ended at {progress.failed.instance}")
+    if progress.next != position:
+        return explain(step, "waits for its turn")  # and no more: what changes is a write for each step
     if progress.in_hand is not None:
         doing = "to stop" if progress.in_hand.action is StepAction.STOP else "to be healthy again"
         return explain(step, f"waits for {progress.in_hand.instance} {doing}")
-    if progress.next != position:
-        return explain(step, "waits for its turn")
     return _keep_what_is_needed(snapshot, step, force=force)
 
 
