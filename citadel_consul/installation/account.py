@@ -6,6 +6,7 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from citadel_consul.backends import procfs
@@ -52,6 +53,16 @@ def has_processes(user: str) -> bool:
     return any(_owner(process.pid) == uid for process in procfs.processes())
 
 
+def can_read(user: str, path: Path) -> bool:
+    """Whether ``user``, as the machine knows that account now, may read the file ``path``."""
+    entry = pwd.getpwnam(user)
+    if entry.pw_uid == 0:
+        return True
+    groups = os.getgrouplist(user, entry.pw_gid)
+    end = path.resolve()
+    return all(_allows(part, entry.pw_uid, groups) for part in (*reversed(end.parents), end))
+
+
 def blocked_at(path: Path) -> Path | None:
     """The first part of ``path``, or of what its links lead to, that not everybody may enter or read; None if none."""
     places_on_the_way = {path.absolute(), path.resolve()}
@@ -62,6 +73,17 @@ def blocked_at(path: Path) -> Path | None:
             if not mode & needed:
                 return part
     return None
+
+
+def _allows(path: Path, uid: int, groups: Sequence[int]) -> bool:
+    """Whether the mode of ``path`` lets them read a file, or enter a folder."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    needed = stat.S_IXOTH if stat.S_ISDIR(status.st_mode) else stat.S_IROTH
+    shift = 6 if status.st_uid == uid else 3 if status.st_gid in groups else 0
+    return bool(status.st_mode & (needed << shift))
 
 
 def _owner(pid: int) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from citadel_consul import __version__
@@ -69,8 +69,11 @@ def plan_installation(
     return Installation(root, choices, before, steps, _started_at_boot(root, units, before))
 
 
-def install(plan: Installation, *, start: bool = True) -> Result:
-    """Carry a plan out; with ``start`` the role is (re)started where that is called for."""
+def install(plan: Installation, *, start: bool = True, before_start: Callable[[], None] = lambda: None) -> Result:
+    """Carry a plan out; with ``start`` the role is (re)started where that is called for.
+
+    ``before_start`` is called when everything else is done.
+    """
     root, systemctl = plan.root, Systemctl(plan.root)
     record = _write_files(plan)
     record = _make_account(plan, record)
@@ -90,6 +93,7 @@ def install(plan: Installation, *, start: bool = True) -> Result:
         systemctl.enable(plan.unit)
     for unit in plan.take_over:
         systemctl.disable(unit)
+    before_start()
     started = _start(plan, systemctl) if start and root.is_booted else ""
     return Result(plan.changes or newly or bool(started), started)
 

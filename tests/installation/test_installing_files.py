@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from installed_root import InstalledRoot
 
 from citadel_consul.config.settings import load_settings
 from citadel_consul.errors import InvalidInput, Refused
+from citadel_consul.installation import account
 
 AGENT = ("install", "agent", "--stack", "shop", "--node", "n1", "--unit", "redis-server.service")
 ORCHESTRATOR = ("install", "orchestrator", "--stack", "shop", "--node", "n1")
@@ -294,3 +296,19 @@ def test_a_dry_run_of_uninstall_changes_nothing(root: InstalledRoot) -> None:
     before = root.tree()
     assert f"{UNIT}: would be removed" in root.cite("uninstall", "--dry-run")
     assert root.tree() == before
+
+
+@pytest.mark.parametrize(
+    ("mode", "folder_mode", "readable"),
+    [(0o644, 0o755, True), (0o640, 0o755, False), (0o600, 0o755, False), (0o644, 0o750, False), (0o644, 0o711, True)],
+)
+def test_what_an_account_cannot_read_is_found_by_the_modes_on_the_way(
+    mode: int, folder_mode: int, readable: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are open to one user alone
+        secret = Path(folder) / "token"
+        secret.write_text("x")
+        secret.chmod(mode)
+        Path(folder).chmod(folder_mode)
+        assert account.can_read("nobody", secret) is readable
+        assert account.can_read("root", secret)
