@@ -286,16 +286,36 @@ def test_six_of_ten_killed_at_once_freeze_recovery_until_a_person_goes_on(ward: 
     assert ward.lives(*TEN) == {**dict.fromkeys(TEN, 1), **dict.fromkeys(SIX, 2)}
 
 
+def flap(ward: Ward, name: str) -> None:
+    """Have a service fail and come back, until something is opened for that."""
+    for lapse in range(1, 21):
+        ward.mood("ill", name)
+        ward.world.until(lambda n=lapse: _lapses(ward) >= n, 60.0, f"lapse {lapse}")  # type: ignore[misc]
+        ward.mood("well", name)
+        ward.until_healthy(name)
+        if ward.incident(name) is not None:
+            return
+
+
+def test_a_quarantine_ends_with_decay(ward: Ward, pager: Receiver) -> None:
+    limits = {"CITADEL_RECOVERY_FLAP_LIMIT": "3", "CITADEL_RECOVERY_FLAP_HALF_LIFE": "15s"}
+    ward.world.apply([ward.spec("a"), ward.spec("b")])
+    ward.begin(**paging(ward, pager), **limits)
+    flap(ward, "a")
+    began = ward.until_incident("a", IncidentState.QUARANTINED).opened_at
+    ended = ward.until_incident("a", IncidentState.CLOSED)
+    assert ended.closed_at is not None
+    assert ended.closed_at - began > 15.0, "from the share that suppresses to the one that releases it is one half-life"
+    assert [event.service for event in ward.events("released")] == ["a"]
+    assert ward.lives("a", "b") == {"a": 1, "b": 1}
+    ward.world.until(lambda: len(pager.requests) >= 2, 90.0, "the end to be told")
+    assert [notice["transition"] for notice in pager.notices] == ["quarantined", "closed"]
+
+
 def test_a_flapping_service_is_quarantined_within_the_configured_count(ward: Ward) -> None:
     ward.world.apply([ward.spec("a"), ward.spec("b")])
     ward.begin()
-    for lapse in range(1, 9):
-        ward.mood("ill", "a")
-        ward.world.until(lambda n=lapse: _lapses(ward) >= n, 60.0, f"lapse {lapse}")  # type: ignore[misc]
-        ward.mood("well", "a")
-        ward.until_healthy("a", within=60.0)
-        if ward.incident("a") is not None:
-            break
+    flap(ward, "a")
     incident = ward.until_incident("a", IncidentState.QUARANTINED, 10.0)
     assert len(incident.failures) == 5
     assert ward.lives("a", "b") == {"a": 1, "b": 1}
