@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from debian_packages import NotToBeHad, unpacked
 
 MODEL = Path(__file__).with_name("leadership.pml")
 
@@ -18,27 +18,14 @@ def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def spin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """spin: that of the machine, or Debian's package unpacked into a folder of the user's cache."""
-    found = shutil.which("spin")
-    if found is not None:
-        return Path(found)
+def spin() -> Path:
+    """spin: that of the machine, or Debian's package unpacked into the user's cache."""
     if shutil.which("cc") is None:
         pytest.skip("no C compiler, which spin's verifiers need")
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "citadel" / "spin"
-    program = cache / "usr" / "bin" / "spin"
-    if not program.exists():
-        folder = tmp_path_factory.mktemp("spin")
-        if shutil.which("apt-get") is None:
-            pytest.skip("spin is not installed, and there is no apt-get to fetch it with")
-        done = run("apt-get", "download", "spin", folder=folder)
-        packages = list(folder.glob("spin_*.deb"))
-        if not packages:
-            pytest.skip(f"spin cannot be fetched: {done.stderr.strip()[-200:]}")
-        run("dpkg", "-x", packages[0], folder / "root", folder=folder).check_returncode()
-        program.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(folder / "root" / "usr" / "bin" / "spin", program)
-    return program
+    try:
+        return unpacked("spin").program("spin")
+    except NotToBeHad as reason:
+        pytest.skip(str(reason))
 
 
 def errors_found(spin: Path, folder: Path, *options: str) -> tuple[int, str]:
