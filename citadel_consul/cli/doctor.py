@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,13 +52,17 @@ def doctor(
 async def _examine(
     invocation: Invocation, skip: tuple[str, ...], *, watch: bool, fix: bool, yes: bool
 ) -> tuple[Report, ...]:
+    from citadel_consul.doctor.control import examine_consul
     from citadel_consul.doctor.examine import examine
     from citadel_consul.doctor.identity import agent_of
     from citadel_consul.doctor.site import Site
 
     async with invocation.consul() as client:
         agent = await agent_of(client)
-        site = Site(client, invocation.settings, await invocation.stack(client), invocation.defaults, agent)
+        site = Site(client, invocation.settings, "", invocation.defaults, agent)
+        if await client.status_leader() is None:
+            return (await examine_consul(site),)  # nothing else is answered then
+        site = replace(site, stack=await invocation.stack(client))
         reports = await examine(site, skip, watch=watch)
         if fix:
             reports = await _fix(site, reports, yes=yes)
@@ -66,8 +71,6 @@ async def _examine(
 
 async def _fix(site: Site, reports: tuple[Report, ...], *, yes: bool) -> tuple[Report, ...]:
     """Offer to take out each ghost; returns the reports without those that are gone."""
-    from dataclasses import replace
-
     from citadel_consul.doctor import registrations
 
     gone = set()

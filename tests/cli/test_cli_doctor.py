@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import CommandLine, Result
-from consul_process import ConsulSpace, clear
+from consul_process import ConsulSpace, clear, die_with_parent
 from real_world import World, free_port
 
+from citadel_consul.consul.binary import ConsulBinary
+from citadel_consul.consul.ports import free_ports
 from citadel_consul.core.model import Check, CheckKind
 from citadel_consul.core.operation import Kind
 from citadel_consul.store.keys import Keys
@@ -81,6 +87,7 @@ def counting_server() -> Iterator[int]:
         thread.join()
 
 
+@pytest.mark.long
 def test_a_stack_that_runs_is_sound_but_for_an_output_that_changes(
     cli: CommandLine, world: World, counting_server: int
 ) -> None:
@@ -89,7 +96,8 @@ def test_a_stack_that_runs_is_sound_but_for_an_output_that_changes(
     world.until_led()
     port = free_port()
     world.ports["sound"] = port
-    check = Check("tcp", CheckKind.TCP, f"127.0.0.1:{port}", (), 1.0, 1.0, failures_before_critical=2)
+    # Outputs are watched for as long as the longest interval, which gives the other check time on a starved machine.
+    check = Check("tcp", CheckKind.TCP, f"127.0.0.1:{port}", (), 5.0, 1.0, failures_before_critical=2)
     counting = Check("http", CheckKind.HTTP, f"http://127.0.0.1:{counting_server}/", (), 1.0, 1.0)
     volatile = world.tiny("volatile", checks=(counting,))
     world.apply([world.tiny("sound", checks=(check,)), volatile])
@@ -205,6 +213,53 @@ def test_a_consul_that_cannot_be_reached_is_a_finding_and_the_status_3(cli: Comm
     assert result.status == 3
     assert codes(result) == {"consul-unreachable"}
     assert "CONSUL_HTTP_ADDR" in cli(*EXAMINE).out
+
+
+@pytest.fixture
+def leaderless(consul_binary: ConsulBinary, tmp_path: Path) -> Iterator[str]:
+    """The address of a Consul server that waits for two others in vain."""
+    ports = free_ports()
+    folder = tmp_path / "leaderless"
+    folder.mkdir()
+    config = {
+        "server": True, "bootstrap_expect": 3, "bind_addr": "127.0.0.1", "data_dir": str(folder / "data"),
+        "ports": {
+            "http": ports.http, "dns": ports.dns, "serf_lan": ports.serf, "server": ports.server, "serf_wan": -1,
+            "grpc": -1,
+        },
+        "disable_update_check": True,
+    }  # fmt: skip
+    (folder / "consul.json").write_text(json.dumps(config))
+    with (folder / "consul.log").open("wb") as log:
+        command = [str(consul_binary.path), "agent", f"-config-file={folder / 'consul.json'}"]
+        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent)
+    try:
+        deadline = time.monotonic() + 30.0
+        while not answers(ports.http):
+            assert server.poll() is None, (folder / "consul.log").read_text()
+            assert time.monotonic() < deadline, "it does not answer"
+            time.sleep(0.05)
+        yield f"127.0.0.1:{ports.http}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def answers(port: int) -> bool:
+    """Whether a Consul agent answers on ``port``, be it with a leader or without."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/agent/self", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def test_a_cluster_without_a_leader_is_told_from_a_consul_that_does_not_answer(
+    cli: CommandLine, leaderless: str
+) -> None:
+    cli.monkeypatch.setenv("CONSUL_HTTP_ADDR", leaderless)
+    result = cli(*EXAMINE, "-o", "json")
+    assert (result.status, codes(result)) == (1, {"consul-no-leader"}), result
 
 
 def test_a_stack_file_is_judged_without_any_consul(cli: CommandLine) -> None:

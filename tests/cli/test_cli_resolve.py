@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +20,22 @@ def _an_empty_consul(consul: ConsulSpace) -> None:
 
 
 def register(consul: ConsulProcess, number: int, status: str = "passing", **fields: object) -> None:
-    """An instance of the service web."""
+    """An instance of the service web, which the catalog knows when this returns."""
     body = {
         "ID": f"web-{number}", "Name": "web", "Address": f"127.0.1.{number}", "Port": 8000 + number,
         "Check": {"TTL": "1h", "Status": status}, **fields,
     }  # fmt: skip
     consul.request("PUT", "/v1/agent/service/register", body)
+    deadline = time.monotonic() + 20.0
+    while (f"web-{number}", status) not in catalogued(consul):
+        assert time.monotonic() < deadline, f"the catalog does not show web-{number}"
+        time.sleep(0.01)
+
+
+def catalogued(consul: ConsulProcess) -> set[tuple[str, str]]:
+    """The instances of web in the catalog, each with the status of its own check."""
+    entries = consul.request("GET", "/v1/health/service/web")
+    return {(e["Service"]["ID"], c["Status"]) for e in entries for c in e["Checks"] if c["ServiceID"]}
 
 
 def rows(text: str) -> dict[str, list[str]]:

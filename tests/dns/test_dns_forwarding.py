@@ -19,7 +19,7 @@ from citadel_consul.consul.binary import ConsulBinary
 pytestmark = pytest.mark.consul
 
 ONE, TWO = "127.0.0.2", "127.0.0.3"
-SLACK_SECONDS = 2.0
+SLACK_SECONDS = 3.0
 """What a starved machine adds: starting getent once more, and telling the catalog."""
 
 
