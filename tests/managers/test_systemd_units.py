@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from backend_contract import LONG, eventually, until, watched
-from managed_machine import Machine
+from machine_image import CHECKOUT
+from managed_machine import PYTHON, Machine
 from systemd_harness import SystemdHarness, unit_of
 
 from citadel_consul.backends.base import Exit, Gone, Handle, Running
@@ -344,3 +346,25 @@ async def test_a_machine_that_was_rebooted_has_nothing_running(new_machine: obje
         assert isinstance(found, Running)
         assert (found.generation, found.handle.unit) == (1, own)
         assert found.handle.invocation != before[1].invocation
+
+
+def test_a_user_may_not_manage_the_systems_units_and_may_manage_its_own(prepared: Machine) -> None:
+    machine, home = prepared, "/home/somebody"
+    machine.unit("theirs.service", FOREVER)
+    machine.daemon_reload()
+    machine.write(f"{home}/.config/systemd/user/ours.service", FOREVER)
+    machine.run(["chown", "-R", "somebody:", home])
+    machine.run(["loginctl", "enable-linger", "somebody"])
+    uid = machine.output("id", "-u", "somebody")
+    bus = ["test", "-S", f"/run/user/{uid}/bus"]
+    machine.until(lambda: machine.run(bus, check=False).returncode == 0, "somebody has a bus")
+    program = [PYTHON, f"{CHECKOUT}/tests/managers/unprivileged_agent.py", f"{home}/state", "theirs.service"]
+    environment = {"XDG_RUNTIME_DIR": f"/run/user/{uid}", "HOME": home}
+    said = json.loads(machine.run([*program, "ours.service"], user="somebody", env=environment).stdout)
+    assert said.pop("refusal") == (
+        "BackendError: theirs@n1: this user may not manage theirs.service: Interactive authentication required. "
+        "Let polkit allow it (`citadel install agent` writes a rule), or run the node agent as root"
+    )
+    assert said.pop("pid") > 0
+    assert said == {"unit": "ours.service", "exit": "killed by SIGTERM", "told": [True]}
+    assert machine.shown("theirs.service", "ActiveState") == "inactive"

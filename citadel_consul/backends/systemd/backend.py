@@ -81,11 +81,13 @@ class SystemdBackend:
                 if run is not None and (run.requested or run.ended.is_set()):
                     await ending.end(run, run.stop_timeout_seconds)  # joins the stop, or finishes a cancelled one
                     run = None
+                seen: Sighting | None = None
                 if run is None:
-                    await self._resume(launch)
+                    _, seen = await self._resume(launch)
                     run = self._run_of(instance)
                 if run is None:
-                    return await self._begin(launch, spec)
+                    seen = seen if seen is not None and seen.spec == spec else await self._look(spec)
+                    return await self._begin(launch, seen)
         if run.generation == launch.generation and run.handle is not None:
             return run.handle
         raise BackendError(
@@ -103,7 +105,8 @@ class SystemdBackend:
                     return Running(run.handle, run.generation)
                 if run is not None:
                     await run.settled.wait()
-                return await self._resume(launch)
+                found, _ = await self._resume(launch)
+                return found
 
     async def survivors(self) -> tuple[Instance, ...]:
         """See :meth:`Backend.survivors`."""
@@ -151,9 +154,9 @@ class SystemdBackend:
 
     # Starting.
 
-    async def _begin(self, launch: Launch, spec: model.SystemdBackend) -> Handle:
-        seen = await self._look(spec)
-        unfit = refusals.not_loaded(spec.unit, seen.state)
+    async def _begin(self, launch: Launch, seen: Sighting) -> Handle:
+        unit = seen.spec.unit
+        unfit = refusals.not_loaded(unit, seen.state)
         if unfit is not None:
             raise unfit
         run = Run(launch.instance, launch.generation, seen, launch.stop_timeout_seconds)
@@ -171,7 +174,7 @@ class SystemdBackend:
             raise
         if run.handle is None:
             self._watch.forget(run)
-            raise BackendUnavailable(f"{spec.unit} was told to start and has not begun after {BEGIN_SECONDS:g} s")
+            raise BackendUnavailable(f"{unit} was told to start and has not begun after {BEGIN_SECONDS:g} s")
         return run.handle
 
     async def _order_start(self, run: Run) -> None:
@@ -209,13 +212,13 @@ class SystemdBackend:
 
     # Finding.
 
-    async def _resume(self, launch: Launch) -> Adopted:
-        """Find what runs, whoever started it, and watch it."""
+    async def _resume(self, launch: Launch) -> tuple[Adopted, Sighting | None]:
+        """Find what runs, whoever started it, and watch it. The unit as it was seen comes with the answer."""
         instance, record = launch.instance, self._watch.read(launch.instance)
         open_ = record if record is not None and record.exit is None else None
         spec = open_.backend if open_ is not None else launch.backend
         if not isinstance(spec, model.SystemdBackend):
-            return Gone() if record is None else Gone(record.generation, record.exit)
+            return (Gone() if record is None else Gone(record.generation, record.exit)), None
         seen = await self._look(spec)
         if seen.state.is_up:
             generation = open_.generation if open_ is not None else launch.generation
@@ -223,13 +226,13 @@ class SystemdBackend:
             self._watch.track(run)
             self._watch.intend(run)
             self._watch.begin(run)
-            return Running(run.handle_now(), generation)
+            return Running(run.handle_now(), generation), seen
         if open_ is not None:
             # While no agent looked; systemd may still know how.
             same = open_.handle is not None and open_.handle.invocation == seen.state.invocation
             record = replace(open_, exit=seen.state.exit() if same else Exit.unknown("no agent saw its end"))
             self._watch.write(instance, record)
-        return Gone() if record is None else Gone(record.generation, record.exit)
+        return (Gone() if record is None else Gone(record.generation, record.exit)), seen
 
     async def _recorded_run(self, instance: Instance, stop_timeout_seconds: float) -> Run | None:
         """What runs of an instance by its record alone."""
