@@ -57,6 +57,7 @@ class ServiceProcess:
                 "TTL_SECONDS": str(ttl_seconds),
             },
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # as a service is: Linux shares cores among sessions first (autogroup)
         )
 
     @property

@@ -48,8 +48,12 @@ async def traffic(
     try:
         program = (sys.executable, str(_PROGRAM), order.text())
         while len(shoppers) < processes:
-            shopper = await asyncio.create_subprocess_exec(*program, stdin=PIPE, stdout=PIPE, limit=_LONGEST_LINE)
-            shoppers.append(shopper)
+            shoppers.append(
+                # Sessions of their own, because Linux shares cores among these first (autogroup).
+                await asyncio.create_subprocess_exec(
+                    *program, stdin=PIPE, stdout=PIPE, limit=_LONGEST_LINE, start_new_session=True
+                )
+            )
         for shopper in shoppers:
             await _said(shopper)
         yield
