@@ -305,6 +305,8 @@ class Lease:
         entry = await self._read(max(due, _SHORTEST_WAIT_SECONDS))
         if entry is not None and entry.session not in (None, self._session):
             return None
+        if self._clock() - self._beaten_at > self.check.ttl_seconds / 3:
+            await self.beat()  # Consul is late, or we are: a tenure that begins with an old sign of life ends at once
         try:
             self.value = self._make_value()
             result = await self._client.transact([lock(self.key, self.value, self.session)])

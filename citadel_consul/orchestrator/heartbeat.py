@@ -18,8 +18,8 @@ from citadel_consul.errors import ConsulUnavailable
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.2
-HUNG_SECONDS = 10.0
-"""How long the loop may take to come round: as long as a call to Consul waits for an answer."""
+HUNG_SECONDS = 15.0
+"""How long the loop may take to come round: longer than any one call to Consul, which ends after twelve seconds."""
 
 
 class Heartbeat:

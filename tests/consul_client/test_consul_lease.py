@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, NoReturn
@@ -15,7 +15,7 @@ from citadel_consul.consul.api import Indexed
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.lease import Lease, TTLCheck, until_lost
-from citadel_consul.consul.transaction import check_session, set_key
+from citadel_consul.consul.transaction import TxnOp, TxnResult, check_session, set_key
 from citadel_consul.errors import ConsulUnavailable, LeadershipLost
 
 pytestmark = pytest.mark.consul
@@ -327,10 +327,16 @@ class LateConsul(ConsulClient):
     def __init__(self, address: ConsulAddress) -> None:
         super().__init__(address)
         self.waits: list[float] = []
+        self.told: list[str] = []
 
     async def check_update(self, check_id: str, status: str, output: str = "") -> None:
+        self.told.append("sign of life")
         await super().check_update(check_id, status, output)
         await asyncio.sleep(self.LATE_SECONDS)
+
+    async def transact(self, operations: Sequence[TxnOp]) -> TxnResult:
+        self.told.append("lock")
+        return await super().transact(operations)
 
     async def kv_read(
         self, key: str, index: int | None = None, wait_seconds: float | None = None, *, consistent: bool = False
@@ -351,6 +357,19 @@ async def test_a_standby_waits_until_its_next_sign_of_life_is_due_however_long_t
                 while len(late.waits) < 3:  # noqa: ASYNC110  # it is another task that is waited for
                     await asyncio.sleep(0.02)
     assert max(late.waits[1:]) <= 1.5 / 3 - LateConsul.LATE_SECONDS
+
+
+async def test_a_lock_that_comes_late_is_taken_on_a_fresh_sign_of_life(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    async with lease_of(client, consul.prefix + "leader", "a") as held:
+        await held.acquire()
+        async with LateConsul(parse_address(consul.address)) as late:
+            standby = lease_of(late, consul.prefix + "leader", "b", check_ttl_seconds=2 * LateConsul.LATE_SECONDS)
+            async with standby, waiting(standby) as taking, asyncio.timeout(30):
+                await held.release()
+                await taking
+                assert late.told[-2:] == ["sign of life", "lock"]
 
 
 async def test_a_beat_registers_again_what_a_restarted_agent_forgot(client: ConsulClient, consul: ConsulSpace) -> None:
