@@ -152,23 +152,23 @@ def _second_agent(binary: ConsulBinary, folder: Path, environ: dict[str, str]) -
         cluster = stack.enter_context(Cluster(binary, folder, ("n1", "n2")))
         crew = _crew(stack, folder / "second", environ, tuple(m.address for m in cluster.clients.values()), 1)
         world, first = crew.world, crew.agents[0]
-        lock = _lock_of(world, first.node)
+        record = _record_of(world, first.node)
         second = crew.agent(first.node, cluster.clients["n2"].address, CITADEL_STATE_DIR=str(folder / "elsewhere"))
         assert world.operate(Kind.STARTUP, within=60.0).state is OperationState.SUCCEEDED, world.logs()
         assert second.process.popen.wait(SECOND_AGENT_SECONDS) == REFUSED, second.log
         assert f"another node agent answers for node '{first.node}'" in second.log
         assert first.process.alive
-        assert _lock_of(world, first.node) == lock
+        assert _record_of(world, first.node) == record
         _assert_sound(crew)
 
 
-def _lock_of(world: World, node: str) -> tuple[str | None, bytes]:
-    """Which session holds the lock of a node, and what it says there."""
+def _record_of(world: World, node: str) -> bytes:
+    """What the agent that has the lock of a node says of itself there, its own id included."""
 
-    async def read(client: ConsulClient) -> tuple[str | None, bytes]:
+    async def read(client: ConsulClient) -> bytes:
         entry = await client.kv_get(Keys(world.stack).agent(node))
         assert entry is not None
-        return entry.session, entry.value
+        return entry.value
 
     return world.ask(read)
 
