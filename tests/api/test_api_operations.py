@@ -61,6 +61,22 @@ async def test_what_is_asked_of_a_shutdown_is_written(quiet: QuietSite) -> None:
     assert (written.kind, written.options.graceful, written.options.cascade) == (Kind.SHUTDOWN, False, True)
 
 
+async def test_what_is_asked_of_a_drain_is_written(quiet: QuietSite) -> None:
+    body = {"services": ["redis@n1"], "force": True, "drain_seconds": 0, "timeout_seconds": 9}
+    answer = await quiet.http.post(f"{API}/drain?wait=0", json=body)
+    entry = await quiet.consul.kv_get(quiet.keys.operation(answer.json()["operation"]["id"]))
+    assert entry is not None
+    written = documents.OPERATION.decode(entry.value)
+    assert (written.kind, written.targets) == (Kind.DRAIN, ("redis@n1",))
+    assert (written.options.force, written.options.drain_seconds, written.options.timeout_seconds) == (True, 0.0, 9)
+
+
+async def test_a_rolling_restart_that_is_not_possible_is_refused_at_once(quiet: QuietSite) -> None:
+    answer = await quiet.http.post(f"{API}/restart", json={"service": "redis", "rolling": True})
+    assert answer.status_code == 409
+    assert "a rolling restart starts only what it has stopped" in answer.json()["detail"]
+
+
 async def test_when_the_wait_is_over_the_answer_is_202(quiet: QuietSite) -> None:
     began = time.monotonic()
     answer = await quiet.http.post(f"{API}/startup?wait=0.3", json=ALL)

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.consul, pytest.mark.slow, pytest.mark.long]
 
 NODES = ("n1", "n2", "n3")
 CLIENTS = 8
-PAUSE_SECONDS = 0.05
+PAUSE_SECONDS = 0.02
 ROLL_SECONDS = 240.0
 LEAST_WRITES = 5
 """A roll of two instances has at least so many (to stop and to start each, and the end); fewer would prove nothing."""
@@ -120,18 +120,19 @@ def _roll_with_a_death(hall: Hall, nth: int, *, before: bool) -> bool:
     return trap.sprung
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_a_roll_survives_the_death_of_its_leader_at_each_write(real: World, before: bool) -> None:
+def test_a_roll_survives_the_death_of_its_leader_at_each_write(real: World) -> None:
+    """Before the first, and after each: what comes before the next one is the same to whoever follows."""
     hall = Hall(real, ("n1", "n2"))
     hall.open()
     assert real.processes[-1].terminate() == 0  # each roll brings leaders of its own
+    assert _roll_with_a_death(hall, 1, before=True)
     nth = 1
-    while _roll_with_a_death(hall, nth, before=before):
+    while _roll_with_a_death(hall, nth, before=False):
         nth += 1
-    print(f"struck at {nth - 1} writes of a roll")
+    print(f"struck after {nth - 1} writes of a roll")
     assert nth - 1 >= LEAST_WRITES
     assert hall.fewest_ready() == 1
-    assert all(hall.history(node).count("stopping") == nth for node in hall.nodes)
+    assert all(hall.history(node).count("stopping") == nth + 1 for node in hall.nodes)
 
 
 def test_a_leader_that_is_replaced_while_an_instance_drains_has_told_all_there_is_to_know(real: World) -> None:
