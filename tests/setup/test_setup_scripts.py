@@ -183,13 +183,47 @@ def test_test_checks_each_conftest_alone(clone: Clone) -> None:
     assert done.returncode == 1
 
 
-@pytest.mark.parametrize("status", [0, 1, 5])
-def test_ci_ends_as_the_tests_do(clone: Clone, status: int) -> None:
+STAGES = ("test", "simulate", "faults", "managers", "lab")
+
+
+def with_ci(clone: Clone, **scripts: str) -> None:
+    """A clone with CI and every command that it runs; each says what it was called with."""
     shutil.copytree(ROOT / ".ci", clone.root / ".ci")
-    write_script(clone.root / "bin/test", f'echo "in $(pwd)"; read line && exit 99; exit {status}')
+    for name in STAGES:
+        write_script(clone.root / "bin" / name, f'read line && exit 99; echo "{name} $*"; {scripts.get(name, "")}')
+
+
+def stages_told(output: str) -> list[str]:
+    return [line for line in output.splitlines() if not line.startswith(".ci/run:")]
+
+
+def test_ci_runs_every_suite(clone: Clone) -> None:
+    with_ci(clone)
+    done = run([str(clone.root / ".ci/run")], CI="true")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in stages_told(done.stdout)] == ["test", *STAGES]
+
+
+@pytest.mark.parametrize("status", [1, 5])
+def test_ci_runs_what_failed_once_more_and_ends_as_that_does(clone: Clone, status: int) -> None:
+    with_ci(clone, faults=f"exit {status}")
     done = run([str(clone.root / ".ci/run")], CI="true")
     assert done.returncode == status
-    assert done.stdout == f"in {clone.root}\n"
+    assert stages_told(done.stdout)[-2:] == ["faults ", "faults --last-failed"]
+
+
+def test_ci_says_so_if_something_passes_only_the_second_time(clone: Clone) -> None:
+    with_ci(clone, test='case "$*" in *last-failed) ;; *) exit 1;; esac')
+    done = run([str(clone.root / ".ci/run")], CI="true")
+    assert done.returncode == 0
+    assert "./bin/test passed at its second attempt" in done.stdout
+
+
+def test_ci_hands_its_arguments_to_the_quick_suite_and_does_no_more(clone: Clone) -> None:
+    with_ci(clone, test="exit 3")
+    done = run([str(clone.root / ".ci/run"), "-k", "lease"], CI="true")
+    assert done.returncode == 3
+    assert done.stdout == "test -k lease\n"
 
 
 def test_quickstart_hands_its_arguments_to_dev_with_the_example_stack(clone: Clone) -> None:
