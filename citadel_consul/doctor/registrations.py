@@ -14,6 +14,7 @@ from citadel_consul.core.finding import Finding, Report, Severity
 from citadel_consul.core.ghosts import Ghost, Registered, Residents, find_ghosts
 from citadel_consul.core.lifecycle import Observed
 from citadel_consul.core.model import Instance
+from citadel_consul.core.names import is_label
 from citadel_consul.doctor.site import Site
 from citadel_consul.errors import PermissionDenied
 from citadel_consul.store.state import instance_of
@@ -63,7 +64,7 @@ def _of(entry: ServiceEntry, *, passing: bool) -> Registered | None:
         return Registered(entry.id, entry.meta.get("citadel-stack-name", ""), "", entry.name, role, passing)
     stack = entry.meta.get("citadel-stack", "")
     instance = instance_of(stack, entry.id)
-    if not stack or instance is None:
+    if instance is None or not all(map(is_label, (stack, *instance))):
         return None
     return Registered(entry.id, stack, instance.node, instance.service, passing=passing)
 
