@@ -199,6 +199,17 @@ async def test_what_is_given_back_runs_on_and_is_ours_no_longer(harness: Systemd
         assert exits.seen == []
 
 
+async def test_what_is_taken_over_is_said(harness: SystemdHarness) -> None:
+    launch = harness.steady("web")
+    await harness.start_by_hand(launch)
+    async with harness.backend() as backend:
+        handle = await backend.start(launch)
+        await backend.start(launch)
+    async with harness.backend() as backend:
+        assert await backend.adopt(launch) == Running(handle, 1)
+    assert harness.notices == [f"web@n1: {unit_of(launch)} ran already, and is taken over as it is"]
+
+
 async def test_what_is_enabled_is_said_once_and_noted(harness: SystemdHarness) -> None:
     unit = harness.unit(f"{FOREVER}[Install]\nWantedBy=multi-user.target\n")
     harness.machine.run(["systemctl", "enable", unit])

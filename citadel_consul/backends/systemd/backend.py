@@ -226,6 +226,8 @@ class SystemdBackend:
             self._watch.track(run)
             self._watch.intend(run)
             self._watch.begin(run)
+            if open_ is None:
+                self._watch.tell(run, f"{run.unit} ran already, and is taken over as it is")
             return Running(run.handle_now(), generation), seen
         if open_ is not None:
             # While no agent looked; systemd may still know how.

@@ -140,7 +140,7 @@ class Watch:
         if run.ended.is_set():
             return  # being seen to
         if run.is_left_to_systemd:
-            self._tell(run, f"{run.unit} has ended, and systemd has started it again (restarts: systemd)")
+            self.tell(run, f"{run.unit} has ended, and systemd has started it again (restarts: systemd)")
             self.begin(run)
         elif run.requested:
             self.begin(run)
@@ -190,20 +190,21 @@ class Watch:
     def _tell_who_else(self, run: Run) -> None:
         unit, state = run.unit, run.state
         if state.restarts_itself and run.seen.spec.restarts == "citadel":
-            self._tell(
+            self.tell(
                 run,
                 f"{unit} has Restart={state.restart}, and citadel restarts it, too: at every end, what systemd plans "
                 f"is cancelled. `restarts: systemd` leaves it to systemd; Restart=no in a drop-in makes it plain",
             )
         elif run.is_left_to_systemd:
-            self._tell(run, f"{unit} is restarted by systemd (Restart={state.restart}); if that gives up, by citadel")
+            self.tell(run, f"{unit} is restarted by systemd (Restart={state.restart}); if that gives up, by citadel")
         if state.enabled == "enabled":
-            self._tell(
+            self.tell(
                 run,
                 f"{unit} is enabled: at boot systemd starts it by itself, before citadel and without regard to order. "
                 f"`systemctl disable {unit}` leaves it to citadel",
             )
 
-    def _tell(self, run: Run, message: str) -> None:
+    def tell(self, run: Run, message: str) -> None:
+        """Tell people what they should know of a unit."""
         if self.notice_sink is not None:
             self.notice_sink(Notice(run.instance, message))
