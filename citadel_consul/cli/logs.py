@@ -10,6 +10,7 @@ import click
 from citadel_consul.cli.completing import complete_service
 from citadel_consul.cli.invocation import Invocation, command_options, run
 from citadel_consul.cli.watching import print_document
+from citadel_consul.core.model import Backend, DockerBackend, SystemdBackend
 from citadel_consul.errors import InvalidInput
 
 
@@ -64,8 +65,20 @@ async def _paths(invocation: Invocation, target: str, state_dir: Path | None) ->
     }
     if not found:
         places = ", ".join(str(log_path(folder, stack, node, service)) for folder in folders for node in nodes)
-        raise InvalidInput.at("", f"{target} has no output on this machine", f"looked for {places}; see --state-dir")
+        remedy = elsewhere(snapshot.specs[service].backend) or f"looked for {places}; see --state-dir"
+        raise InvalidInput.at("", f"{target} has no output on this machine", remedy)
     return found
+
+
+def elsewhere(backend: Backend) -> str:
+    """Where the output of a service is that has another manager than the node agent; empty if it has none."""
+    match backend:
+        case SystemdBackend():
+            return f"the journal of its node has it: journalctl {'--user ' * (backend.bus == 'user')}-u {backend.unit}"
+        case DockerBackend():
+            return f"Docker on its node has it: docker logs {backend.container or 'NAME'}"
+        case _:
+            return ""
 
 
 def _print(output: str, node: str, line: str, *, labelled: bool) -> None:
