@@ -34,10 +34,13 @@ class Budget:
             with self._lock:
                 self._left = min(self._reserve, self._left + self._share)
 
-    def take(self) -> bool:
-        """Spend one attempt; False if there is not enough for it."""
+    def take(self, *, owed: bool = False) -> bool:
+        """Spend one attempt; False if there is not enough for it.
+
+        One that is ``owed`` may be had on credit, up to ``reserve``; nobody else has any until that is made up for.
+        """
         with self._lock:
-            if self._left < 1.0:
+            if self._left < 1.0 and not owed:
                 return False
-            self._left -= 1.0
+            self._left = max(self._left - 1.0, -self._reserve)
             return True

@@ -100,6 +100,7 @@ class Journey:
         self._answered: Attempt | None = None
         self._repeatable: bool | None = None
         self._pauses = 0
+        self._owed = False  # an attempt was cut short for the sake of the next, so there has to be a next
         seconds = request.extensions.get("deadline", rules.deadline_seconds)
         self._deadline = None if seconds is None else rules.clock() + float(seconds)
         rules.budget.fill()
@@ -233,6 +234,7 @@ class Journey:
         if left is None or not self._may_repeat() or not self._rules.budget.left:
             return left
         alternatives = len({one.address for one in self._view.instances} - self._tried) > 1
+        self._owed = self._owed or alternatives
         return left / 2 if alternatives else left
 
     def _avoided(self) -> Collection[str]:
@@ -254,7 +256,10 @@ class Journey:
         return self._repeatable
 
     def _can_afford(self, outcome: Outcome) -> bool:
-        return outcome is not Outcome.TIMED_OUT or self._rules.budget.take()
+        if outcome is not Outcome.TIMED_OUT:
+            return True
+        owed, self._owed = self._owed, False
+        return self._rules.budget.take(owed=owed)
 
     def _over(self) -> bool:
         return self._deadline is not None and self._rules.clock() >= self._deadline

@@ -35,7 +35,7 @@ from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.binary import find_consul
 from citadel_consul.discovery import ConsulTransport, Resolver
 
-PROCESSES = 4
+PROCESSES = 8
 Figures = dict[str, Any]
 
 

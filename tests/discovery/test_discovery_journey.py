@@ -183,6 +183,31 @@ def test_a_request_whose_time_out_would_not_be_repeated_gets_all_the_time_there_
     assert Journey(get(), view, rules).addressed_to(instance(1)).extensions["timeout"]["read"] == 8.0
 
 
+def test_a_request_that_was_cut_short_has_another_attempt_although_others_have_spent_the_budget() -> None:
+    clock, budget = Clock(), Budget(share=0.0, reserve=2.0)
+    view = view_of(clock, instance(1), instance(2), instance(3))
+    rules = Rules(deadline_seconds=8.0, clock=clock, budget=budget)
+    travelling = Journey(get(), view, rules)
+    first = travelling.choose()
+    assert travelling.addressed_to(first.instance).extensions["timeout"]["read"] == 4.0
+    assert [budget.take() for _ in range(3)] == [True, True, False]
+    assert isinstance(travelling.failed(first, SILENT), Interrupted)
+    # It has all of the time that is left now, and is owed no more.
+    second = travelling.choose()
+    assert travelling.addressed_to(second.instance).extensions["timeout"]["read"] == 8.0
+    assert travelling.failed(second, SILENT) is SILENT
+
+
+def test_credit_is_bounded_and_made_up_for_before_anybody_else_has_any() -> None:
+    budget = Budget(share=0.5, reserve=2.0)
+    assert all(budget.take(owed=True) for _ in range(100))
+    for _ in range(5):
+        budget.fill()
+    assert not budget.take()
+    budget.fill()
+    assert budget.take()
+
+
 def test_no_pause_goes_past_the_deadline() -> None:
     travelling = journey(get(deadline=0.01), Clock(), instance(1))
     travelling.failed(travelling.choose(), REFUSED)

@@ -26,7 +26,7 @@ async def test_no_repeatable_request_fails_while_instances_die_hang_drain_and_mo
         await asyncio.sleep(0.5)
         await instances.torment(14.0)
     assert record.failures == [], record.report
-    assert len(record.seconds) > 14 * PER_SECOND / 2
+    assert len(record.seconds) > 14 * PER_SECOND / 4
     assert len(record.served) >= 6, record.report  # instances were replaced under way, and found
 
 
