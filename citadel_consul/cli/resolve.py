@@ -14,7 +14,7 @@ from citadel_consul.cli.invocation import Invocation, command_options, run
 from citadel_consul.cli.printing import colours_wanted, print_answer, print_table
 
 if TYPE_CHECKING:
-    from citadel_consul.core.resolution import Resolution
+    from citadel_consul.core.resolution import CatalogInstance, Resolution
 
 _YES, _NO, _UNASKED = "yes", "-", ""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
@@ -35,12 +35,11 @@ def resolve(
     Where the two differ, it says so. The exit status is 1 if no instance passes.
     """
     found, near = run(_resolve(invocation, service, tag, dns=dns, dns_server=dns_server))
-    if passing:
-        found = replace(found, instances=tuple(i for i in found.instances if i.status == "passing"))
+    shown = tuple(one for one in found.instances if one.status == "passing" or not passing)
     if invocation.output == "table":
-        _show(found)
+        _show(found, shown)
     else:
-        print_answer(found, invocation.output)
+        print_answer(replace(found, instances=shown), invocation.output)
     label = click.style("warning", fg="yellow") if colours_wanted() else "warning"
     for difference in found.differences:
         click.echo(f"{label}: {difference}", err=True)
@@ -78,12 +77,12 @@ def _server(text: str) -> tuple[str, int]:
         raise InvalidInput(Problem("--dns-server", p.message, p.remedy) for p in error.problems) from error
 
 
-def _show(found: Resolution) -> None:
-    """One row for each instance; then what only DNS has."""
+def _show(found: Resolution, shown: tuple[CatalogInstance, ...]) -> None:
+    """One row for each instance that is to be shown; then what only DNS has."""
     dns = found.dns if found.dns is not None and not found.dns.failure else None
     targets = {(s.address, s.port) for s in dns.services} if dns is not None else set()
     rows = []
-    for one in found.instances:
+    for one in shown:
         a = _mark(dns is not None, dns is not None and one.address in dns.addresses)
         srv = _mark(dns is not None, (one.address, one.port) in targets)
         rows.append((one.id, one.node, f"{one.address}:{one.port}", one.status, a, srv, " ".join(one.tags)))

@@ -54,6 +54,15 @@ def test_both_sides_are_shown_and_agree(cli: CommandLine) -> None:
     assert result.err == ""
 
 
+def test_what_only_passes_can_be_shown_alone(cli: CommandLine) -> None:
+    for number, status in enumerate(("passing", "critical", "warning"), 1):
+        register(cli.consul, number, status)
+    result = cli.ok("resolve", "web", "--passing")
+    assert set(rows(result.out)) == {"web-1"}
+    assert "only in DNS" not in result.out
+    assert result.err == ""
+
+
 def test_programs_get_both_sides_too(cli: CommandLine) -> None:
     register(cli.consul, 1, Weights={"Passing": 7, "Warning": 1})
     register(cli.consul, 2, "critical")
