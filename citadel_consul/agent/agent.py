@@ -23,8 +23,9 @@ from citadel_consul.agent.orders import Orders
 from citadel_consul.agent.readiness import Prober
 from citadel_consul.agent.registrar import Registrar, Render, mend_for_ever
 from citadel_consul.agent.reporter import Reporter
-from citadel_consul.agent.runner import InstanceRunner, Surroundings
+from citadel_consul.agent.runner import InstanceRunner
 from citadel_consul.agent.specs import Expand, Specs
+from citadel_consul.agent.surroundings import Surroundings
 from citadel_consul.backends.base import Backend, InstanceExited, Notice
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.lease import Lease, TTLCheck, until_lost
@@ -258,11 +259,11 @@ class NodeAgent:
             backend=self._backend,
             catalog=self._registrar,
             readiness=prober,
+            drainer=Drainer(self._client, self._registrar, prober),
             spec_of=self._specs.known,
             fresh_spec_of=self._specs.fresh,
             stop_timeout_of=self._stop_timeout_of,
             report=reporter.report,
-            drainer=Drainer(self._client, self._registrar, prober),
             forget=reporter.forget,
             note=lambda what, instance, seen: self._note(reporter, what, instance, seen),
             wall=self._wall,
@@ -334,9 +335,7 @@ class NodeAgent:
         log.warning("%s: %s", notice.instance, notice.message)
         now, (service, node) = self._wall(), notice.instance
         message = f"{notice.instance}: {notice.message}"
-        reporter.record(
-            Event(new_id(now), now, "backend-notice", message, f"agent {node}", service=service, node=node)
-        )
+        reporter.record(Event(new_id(now), now, "backend-notice", message, f"agent {node}", service=service, node=node))
 
     def _stop_timeout_of(self, spec: ServiceSpec | None) -> float:
         own = spec.stop_timeout_seconds if spec is not None else None

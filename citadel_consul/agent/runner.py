@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Awaitable
+from dataclasses import replace
 
 from citadel_consul.agent.adoption import found_gone, found_running
 from citadel_consul.agent.examination import Diagnosis
+from citadel_consul.agent.surroundings import Surroundings
 from citadel_consul.agent.vitals import unexamined, with_diagnosis
-from citadel_consul.backends.base import Adopted, Backend, Exit, Gone, InstanceExited, Launch, Running
+from citadel_consul.backends.base import Adopted, Exit, Gone, InstanceExited, Launch, Running
 from citadel_consul.core.lifecycle import Desired, Observed, Phase, check_transition
 from citadel_consul.core.model import Instance, ServiceSpec
 from citadel_consul.errors import BackendError, BackendUnavailable, CitadelError, ConsulUnavailable
@@ -28,64 +28,6 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 """How long to wait before asking an absent backend or an absent Consul again."""
-
-
-class Catalog(Protocol):
-    """Where an instance is registered for others to find."""
-
-    async def announce(self, spec: ServiceSpec, instance: Instance) -> None:
-        """Register the instance as ready, and return when the catalog shows it so."""
-        ...
-
-    def adopt(self, instance: Instance, spec: ServiceSpec) -> None:
-        """Take an instance as registered by an earlier agent."""
-        ...
-
-    async def mark_down(self, spec: ServiceSpec, instance: Instance) -> None:
-        """Have the catalog show the instance as critical at once."""
-        ...
-
-    async def withdraw(self, instance: Instance) -> None:
-        """Take the instance out of the catalog."""
-        ...
-
-    def adopt_leaving(self, instance: Instance) -> None:
-        """Take an instance as one that an earlier agent was draining."""
-        ...
-
-
-class Readiness(Protocol):
-    """Tells when an instance serves."""
-
-    async def until_ready(self, spec: ServiceSpec) -> None: ...
-
-
-class Drainer(Protocol):
-    """Sees to it that an instance can be stopped without anybody noticing."""
-
-    async def drain(
-        self, spec: ServiceSpec, instance: Instance, pid: int | None, tell: Callable[[int | None], None]
-    ) -> None:
-        """Take the instance out of what clients look up, and return when nothing more is in flight."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a runner needs of its node."""
-
-    stack: str
-    backend: Backend
-    catalog: Catalog
-    readiness: Readiness
-    drainer: Drainer
-    spec_of: Callable[[str], ServiceSpec | None]
-    fresh_spec_of: Callable[[str], Awaitable[ServiceSpec | None]]
-    stop_timeout_of: Callable[[ServiceSpec | None], float]
-    report: Callable[[Instance, Observed], None]
-    forget: Callable[[Instance], None]
-    note: Callable[[str, Instance, Observed], None]
-    wall: Callable[[], float]
 
 
 class InstanceRunner:
@@ -316,7 +258,7 @@ class InstanceRunner:
 
     def _goes_on_draining(self) -> bool:
         newest = self._wanted
-        return newest is not None and not newest.run and newest.drain_seconds is not None
+        return newest is not None and not newest.run and bool(newest.drain_seconds)
 
     def _serve_again(self, wanted: Desired) -> None:
         """What was to be stopped is wanted after all: have it found again."""

@@ -20,7 +20,8 @@ from citadel_consul.agent.examination import Diagnosis
 from citadel_consul.agent.liveness import Liveness, Place
 from citadel_consul.agent.readiness import Prober
 from citadel_consul.agent.registrar import Registrar
-from citadel_consul.agent.runner import InstanceRunner, Surroundings
+from citadel_consul.agent.runner import InstanceRunner
+from citadel_consul.agent.surroundings import Surroundings
 from citadel_consul.agent.vitals import with_diagnosis
 from citadel_consul.backends.fake import FakeBackend, FakeMachine
 from citadel_consul.consul.address import parse_address

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from citadel_consul.agent import runner as runner_module
-from citadel_consul.agent.runner import InstanceRunner, Surroundings
+from citadel_consul.agent.runner import InstanceRunner
+from citadel_consul.agent.surroundings import Surroundings
 from citadel_consul.backends.fake import FakeBackend, FakeMachine
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Instance, ProcessBackend, ServiceSpec

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from citadel_consul.agent.runner import InstanceRunner, Readiness, Surroundings
+from citadel_consul.agent.runner import InstanceRunner
+from citadel_consul.agent.surroundings import Readiness, Surroundings
 from citadel_consul.backends.base import Exit
 from citadel_consul.backends.fake import FakeBackend, FakeMachine
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
