@@ -18,7 +18,8 @@ from citadel_consul.store.keys import Keys
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in ("cli", "architecture", "operations", "security"))]
+NAMES = ("cli", "architecture", "installation", "operations", "security")
+PAGES = [ROOT / "README.md", *(DOCS / f"{name}.md" for name in NAMES)]
 
 
 def text_of(name: str) -> str:
