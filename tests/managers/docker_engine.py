@@ -21,9 +21,14 @@ LABEL = "citadel.test"
 START_SECONDS = 60.0
 
 
+def engine_host() -> str:
+    """Where the machine's engine is."""
+    return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+
+
 def client(host: str | None = None) -> httpx.Client:
     """A plain client of an engine (of the machine's, or of the one at ``host``)."""
-    address = host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    address = host or engine_host()
     scheme, _, rest = address.partition("://")
     if scheme == "unix":
         # No connection is kept: an engine that was restarted meanwhile would make the next call fail.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import docker_engine
 import pytest
-from docker_engine import Containers, PrivateEngine
+from docker_engine import Containers, PrivateEngine, engine_host
 from docker_harness import ComposeHarness, ContainerHarness
+from engine_proxy import EngineProxy
 
 
 @pytest.fixture(scope="session")
@@ -32,15 +33,23 @@ def containers(containers_can_run: None) -> Iterator[Containers]:
 
 
 @pytest.fixture
-def single(containers: Containers, tmp_path: Path) -> ContainerHarness:
-    """Single containers."""
-    return ContainerHarness(tmp_path, containers)
+async def proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[EngineProxy]:
+    """What the backend reaches the machine's engine through, and can be cut off by."""
+    async with EngineProxy(engine_host().removeprefix("unix://"), tmp_path / "engine.sock") as made:
+        monkeypatch.setenv("DOCKER_HOST", made.host)
+        yield made
 
 
 @pytest.fixture
-def composed(containers: Containers, tmp_path: Path) -> Iterator[ComposeHarness]:
+def single(containers: Containers, proxy: EngineProxy, tmp_path: Path) -> ContainerHarness:
+    """Single containers."""
+    return ContainerHarness(tmp_path, containers, proxy=proxy)
+
+
+@pytest.fixture
+def composed(containers: Containers, proxy: EngineProxy, tmp_path: Path) -> Iterator[ComposeHarness]:
     """Services of compose files."""
-    harness = ComposeHarness(tmp_path, containers)
+    harness = ComposeHarness(tmp_path, containers, proxy=proxy)
     yield harness
     harness.clear()
 

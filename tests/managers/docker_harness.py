@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backend_contract import NODE, STACK, until
 from docker_engine import Containers
+from engine_proxy import EngineProxy
 
 from citadel_consul.backends.base import Backend, Handle, Launch
 from citadel_consul.backends.docker.backend import DockerBackend
+from citadel_consul.backends.docker.compose import Compose
 from citadel_consul.backends.docker.container import id_of
+from citadel_consul.backends.launches import Launches
 from citadel_consul.core import model
 from citadel_consul.core.model import Instance
 
@@ -28,7 +33,7 @@ class DockerHarness:
     state_dir: Path
     containers: Containers
     quiet_seconds: float = 10.0
-    notices: list[str] = field(default_factory=list)
+    proxy: EngineProxy | None = None
 
     def backend(self) -> Backend:
         return DockerBackend(self.state_dir, STACK, quiet_seconds=self.quiet_seconds)
@@ -71,6 +76,26 @@ class DockerHarness:
         state = self.containers.state(id_of(handle))
         return bool(state["Running"]) and f"{id_of(handle)}/{state['StartedAt']}" == handle.invocation
 
+    @asynccontextmanager
+    async def absence(self) -> AsyncIterator[None]:
+        assert self.proxy is not None
+        await self.proxy.close()
+        try:
+            yield
+        finally:
+            await self.proxy.open()
+
+    async def start_by_hand(self, launch: Launch) -> None:
+        await asyncio.to_thread(self.containers.start, self.name(launch))
+
+    def is_started(self, launch: Launch) -> bool:
+        return self.containers.inspect(self.name(launch)) is not None and bool(
+            self.containers.state(self.name(launch))["Running"]
+        )
+
+    def make_unproven(self, instance: Instance) -> None:
+        Launches(self.state_dir, STACK, "docker").path(instance).unlink()
+
     def clear(self) -> None:
         """Remove all that was made."""
         self.containers.clear()
@@ -98,9 +123,6 @@ class ContainerHarness(DockerHarness):
 
     def impossible(self, service: str) -> Launch:
         return self.launch(service, model.DockerBackend(container=f"{self._name(service)}-nonesuch"))
-
-    def make_unproven(self, instance: Instance) -> None:
-        raise NotImplementedError("a container that was named is known by its name")
 
     def _name(self, service: str) -> str:
         return f"citadel-test-{self.containers.run}-{service}"
@@ -145,7 +167,13 @@ class ComposeHarness(DockerHarness):
     def impossible(self, service: str) -> Launch:
         return self.launch(service, self.spec(service, {"command": ["/nonesuch"]}))
 
-    def make_unproven(self, instance: Instance) -> None:
+    async def start_by_hand(self, launch: Launch) -> None:
+        spec = launch.backend
+        assert isinstance(spec, model.DockerBackend)
+        await Compose().make(launch.instance, Path(spec.file or ""), spec.project or "", spec.service or "")
+        await super().start_by_hand(launch)
+
+    def scale_up(self, instance: Instance) -> None:
         """Have a second container of the same compose service run."""
         labels = {
             "com.docker.compose.project": self.project(instance.service),

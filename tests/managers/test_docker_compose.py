@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from backend_contract import LONG, NODE, watched
 from busybox_image import can_run
-from docker_fixtures import composed, containers, containers_can_run
+from docker_fixtures import composed, containers, containers_can_run, proxy
 from docker_harness import STEADY, ComposeHarness
 
 from citadel_consul.backends.docker.compose import Compose, project_of
@@ -19,7 +19,7 @@ from citadel_consul.core import model
 from citadel_consul.core.model import Instance
 from citadel_consul.errors import BackendError
 
-__all__ = ["composed", "containers", "containers_can_run"]
+__all__ = ["composed", "containers", "containers_can_run", "proxy"]
 
 WEB = Instance("web", NODE)
 RUN: dict[str, object] = {"command": ["/bin/sh", "-c", STEADY]}
@@ -126,7 +126,7 @@ async def test_two_instances_of_a_service_that_was_scaled_up_are_not_guessed_at(
     launch = composed.launch("web", composed.spec("web", RUN))
     async with composed.backend() as backend:
         await backend.start(launch)
-    composed.make_unproven(WEB)
+    composed.scale_up(WEB)
     async with composed.backend() as backend:
         with pytest.raises(BackendError, match=r"^web@n1: 2 containers of compose service 'web' run \(.*-second"):
             await backend.start(launch)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from backend_contract import LONG, NODE, until, watched
-from docker_fixtures import containers, containers_can_run, single
+from docker_fixtures import containers, containers_can_run, proxy, single
 from docker_harness import STEADY, ContainerHarness
 
 from citadel_consul.backends.base import Backend, Exit, Notice, Running
@@ -21,7 +21,7 @@ from citadel_consul.core import model
 from citadel_consul.core.model import Instance
 from citadel_consul.errors import BackendError
 
-__all__ = ["containers", "containers_can_run", "single"]
+__all__ = ["containers", "containers_can_run", "proxy", "single"]
 
 WEB = Instance("web", NODE)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from contextlib import suppress
-from typing import Self
 
 import pytest
 from backend_contract import LONG, STACK, watched
 from docker_engine import PrivateEngine
 from docker_fixtures import breakable, containers_can_run, private_engine
 from docker_harness import ContainerHarness
+from engine_proxy import EngineProxy
 
 from citadel_consul.backends.base import Exit, Running
 from citadel_consul.backends.docker.backend import DockerBackend
@@ -83,9 +82,8 @@ async def test_a_stream_of_events_that_is_dead_without_a_word_costs_no_exit(
 ) -> None:
     """A proxy between agent and engine forgets the streams of events, and serves everything else."""
     launch = breakable.steady("web")
-    path = str(breakable.state_dir / "proxy.sock")
-    async with DeafProxy(str(private_engine.socket), path):
-        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    async with EngineProxy(str(private_engine.socket), breakable.state_dir / "proxy.sock", deaf=True) as proxy:
+        monkeypatch.setenv("DOCKER_HOST", proxy.host)
         async with DockerBackend(breakable.state_dir, STACK, quiet_seconds=0.5) as backend:
             exits = watched(backend)
             handle = await backend.start(launch)
@@ -135,55 +133,5 @@ async def test_a_socket_that_may_not_be_used_is_said_with_what_helps(
     finally:
         os.seteuid(0)
         private_engine.socket.chmod(mode)
-    assert str(refused.value).startswith("this agent (uid 65534) may not use the Docker engine at ")
+    assert str(refused.value).startswith("web@n1: this agent (uid 65534) may not use the Docker engine at ")
     assert "usermod -aG docker" in str(refused.value)
-
-
-class DeafProxy:
-    """A proxy before the engine's socket that swallows what the engine says of events, and keeps those streams open."""
-
-    def __init__(self, target: str, path: str) -> None:
-        self._target = target
-        self._path = path
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_unix_server(self._serve, self._path)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        far_reader, far_writer = await asyncio.open_unix_connection(self._target)
-        deaf = asyncio.Event()
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, far_writer, deaf, asking=True))
-                group.create_task(self._pump(far_reader, writer, deaf, asking=False))
-        finally:
-            for end in (writer, far_writer):
-                end.close()
-
-    @staticmethod
-    async def _pump(
-        source: asyncio.StreamReader, sink: asyncio.StreamWriter, deaf: asyncio.Event, *, asking: bool
-    ) -> None:
-        with suppress(ConnectionError):
-            while data := await source.read(65536):
-                if asking and b"/events?" in data:
-                    deaf.set()
-                elif not asking and deaf.is_set() and not data.startswith(b"HTTP/"):
-                    continue  # its headers come through
-                sink.write(data)
-                await sink.drain()
-        with suppress(OSError):
-            sink.write_eof()
