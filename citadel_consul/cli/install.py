@@ -78,7 +78,7 @@ def install(
     if dry_run:
         _show(invocation, plan)
         return
-    result = carry_out(plan, start=not no_start, before_start=lambda: _warn_of_unreadable(plan, settings))
+    result = carry_out(plan, start=not no_start, before_start=lambda: _warn(plan, settings))
     _tell(invocation, plan, result)
 
 
@@ -147,22 +147,13 @@ def _show(invocation: Invocation, plan: Installation) -> None:
     click.echo(f"{plan.unit} would be enabled. Nothing was written (dry run).")
 
 
-def _warn_of_unreadable(plan: Installation, settings: Settings) -> None:
-    """Say it before units fail of it: the files that settings name have to be readable for the account."""
-    from citadel_consul.installation import account
+def _warn(plan: Installation, settings: Settings) -> None:
+    """Say what will make the unit fail, to somebody who can mend it."""
+    from citadel_consul.installation.hindrances import hindrances
 
-    user = plan.choices.user
-    named = {
-        "consul.token_file": settings.consul.token_file,
-        "consul.cacert": settings.consul.cacert,
-        "consul.client_cert": settings.consul.client_cert,
-        "consul.client_key": settings.consul.client_key,
-        "api.tls_cert": settings.api.tls_cert,
-        "api.tls_key": settings.api.tls_key,
-    }
-    for name, path in named.items():
-        if path is not None and plan.root.is_machine and not account.can_read(user, path):
-            click.echo(f"warning: {user} cannot read {path} ({name}): chgrp {user} {path}; chmod g+r {path}", err=True)
+    if plan.root.is_machine:
+        for hindrance in hindrances(plan.choices, settings):
+            click.echo(f"warning: {hindrance}", err=True)
 
 
 def _tell(invocation: Invocation, plan: Installation, result: Result) -> None:

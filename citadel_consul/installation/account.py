@@ -24,6 +24,15 @@ def exists(user: str) -> bool:
     return True
 
 
+def group_exists(group: str) -> bool:
+    """Whether this machine knows ``group``."""
+    try:
+        grp.getgrnam(group)
+    except KeyError:
+        return False
+    return True
+
+
 def make(user: str) -> None:
     """Make the account as the installed file for systemd-sysusers describes it."""
     done = run(["systemd-sysusers", places.SYSUSERS])
