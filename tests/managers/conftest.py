@@ -18,7 +18,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1] / "backends"))
 
 from machine_image import NoImage, ensure_image, ensure_wheels
-from managed_machine import Machine, Network, NoMachine
+from managed_machine import Machine, Network, NoMachine, sweep
 
 from citadel_consul.consul.binary import find_consul
 
@@ -62,6 +62,7 @@ def machine_image(request: pytest.FixtureRequest, engine: str) -> str:
 @pytest.fixture(scope="session")
 def machine_network(engine: str) -> Iterator[Network]:
     """The bridge network that the machines of this run share."""
+    sweep()
     network = Network()
     network.make()
     yield network

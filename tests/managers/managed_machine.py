@@ -47,6 +47,9 @@ _CONSUL_CONFIG = {
 }
 
 
+_LABEL = "citadel-managers-owner"
+
+
 class NoMachine(Exception):
     """No machine can run here; the text says why."""
 
@@ -62,7 +65,7 @@ class Network:
     name: str = field(default_factory=lambda: f"citadel-managers-{uuid.uuid4().hex[:8]}")
 
     def make(self) -> None:
-        _docker("network", "create", "--driver=bridge", self.name)
+        _docker("network", "create", "--driver=bridge", f"--label={_LABEL}={_owner()}", self.name)
 
     def remove(self) -> None:
         _docker("network", "rm", self.name, check=False)
@@ -85,6 +88,7 @@ class Machine:
         volumes = (f"{ROOT}:{CHECKOUT}:ro", f"{wheels}:{WHEELS}:ro", f"{consul}:/usr/local/bin/consul:ro")
         words = (
             *("run", "--detach", "--pull=never", f"--name={name}", f"--hostname={name}", f"--network={network.name}"),
+            f"--label={_LABEL}={_owner()}",
             *(f"--volume={volume}" for volume in volumes),
             *_OPTIONS,
             *options,
@@ -230,3 +234,31 @@ def _docker(
     if check and done.returncode != 0:
         raise MachineError(f"docker {' '.join(words)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
     return done
+
+
+def sweep() -> None:
+    """Remove the machines and networks of test runs that were killed before they could."""
+    for kind, listing in (("container", ["ps", "--all"]), ("network", ["network", "ls"])):
+        ids = _docker(*listing, "--quiet", f"--filter=label={_LABEL}").stdout.split()
+        for identity in ids:
+            labels = "{{json .Config.Labels}}" if kind == "container" else "{{json .Labels}}"
+            shown = _docker(kind, "inspect", f"--format={labels}", identity, check=False)
+            if shown.returncode == 0 and not _lives(str(json.loads(shown.stdout).get(_LABEL))):
+                _docker(kind, "rm", *(["--force", "--volumes"] if kind == "container" else []), identity, check=False)
+
+
+def _owner() -> str:
+    """This test run: its process, and the start of that, since numbers come round again."""
+    return f"{os.getpid()}-{_started(os.getpid())}"
+
+
+def _lives(owner: str) -> bool:
+    pid, _, started = owner.partition("-")
+    return pid.isdigit() and _started(int(pid)) == started
+
+
+def _started(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
