@@ -46,9 +46,7 @@ async def test_an_engine_that_was_killed_is_found_again_and_what_became_of_its_c
         exits = watched(backend)
         await backend.start(launch)
         private_engine.kill()
-        with pytest.raises(
-            BackendUnavailable, match=r"^there is no Docker engine at |^the Docker engine at .* broke off"
-        ):
+        with pytest.raises(BackendUnavailable, match=r"there is no Docker engine at |broke off"):
             await backend.stop(launch.instance, 1.0)
         assert exits.seen == []  # nobody knows yet
         await asyncio.to_thread(private_engine.start)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -104,7 +104,7 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
         policy = container.restart_policy
         if policy == "no":
             return
-        await self._engine.set_restart_policy(container.id, "no")
+        await self._switch_off(container)
         attempts = str(container.restart_attempts)
         self._note(instance, {"container": container.id, "restart": policy, "attempts": attempts})
         self._tell(
@@ -112,6 +112,14 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
             f"container {container.name} had the restart policy {policy!r}, and citadel restarts it: switched off "
             f"(docker update --restart={policy} {container.name} puts it back, and so does citadel handback)",
         )
+
+    async def _switch_off(self, container: Container) -> None:
+        """Set the restart policy to ``no``, which an engine refuses while the container is just ending."""
+        for pause in (0.05, 0.2, 1.0):
+            with suppress(EngineRefusedError):
+                return await self._engine.set_restart_policy(container.id, "no")
+            await asyncio.sleep(pause)
+        return await self._engine.set_restart_policy(container.id, "no")
 
     async def _put_back(self, instance: Instance, noted: Mapping[str, str]) -> None:
         container = await self._engine.inspect(noted["container"]) if "container" in noted else None
