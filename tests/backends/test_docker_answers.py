@@ -171,7 +171,7 @@ async def test_a_refusal_is_quoted_and_an_engine_that_shuts_down_is_unavailable(
         (503, {"message": "bye"}),
     ]
     async with engine(tmp_path, lambda _: answers.pop(0)) as client:
-        with pytest.raises(EngineRefusedError, match=r"^in use$"):
+        with pytest.raises(EngineRefusedError, match=r"^name in use$"):
             await client.start("x")
         with pytest.raises(EngineRefusedError, match=r"^HTTP 500$"):
             await client.start("x")
