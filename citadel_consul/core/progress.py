@@ -16,7 +16,7 @@ from citadel_consul.core.lifecycle import Desired, Phase
 from citadel_consul.core.marking import answer_to, explain, fail, is_forgotten, skip
 from citadel_consul.core.model import Condition, OnFailure
 from citadel_consul.core.operation import Kind, Operation, OperationState, Step, StepAction, StepState
-from citadel_consul.core.rolling import how_to_go_on, in_hand, is_rolling, timeout_seconds, waits
+from citadel_consul.core.rolling import how_to_go_on, is_owed, is_rolling, timeout_seconds, waits
 from citadel_consul.core.stopping import advance_stop, begin_stop
 from citadel_consul.core.turn import Turn
 from citadel_consul.core.wishes import drop_wish, keep_wish, stays_wanted_untaken
@@ -224,7 +224,7 @@ def _give_up(turn: Turn, operation: Operation, work: Worklist) -> bool:
     changed = False
     for position, step in enumerate(work.steps):
         if step.state is StepState.WAITING:
-            if not timed_out and is_rolling(operation) and in_hand(work.steps, position):
+            if not timed_out and is_rolling(operation) and is_owed(work.steps, position):
                 continue  # what a roll has stopped is started again, whatever comes between
             if timed_out:
                 keep_wish(turn, operation, step, reason)

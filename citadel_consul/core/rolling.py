@@ -100,6 +100,11 @@ def in_hand(steps: Sequence[Step], position: int) -> bool:
     return bool(after) and steps[after[0]].state in (StepState.RUNNING, StepState.SUCCEEDED)
 
 
+def is_owed(steps: Sequence[Step], position: int) -> bool:
+    """Whether the step at ``position`` starts what the roll itself has stopped, or is about to."""
+    return in_hand(steps, position) and steps[steps[position].after[0]].generation is not None
+
+
 def waits(snapshot: Snapshot, progress: Progress, position: int, step: Step, *, force: bool) -> Step | None:
     """What becomes of a stop whose turn it may not be yet; None if it may begin."""
     if progress.failed is not None:

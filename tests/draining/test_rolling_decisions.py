@@ -234,6 +234,23 @@ def test_a_cancelled_roll_sees_the_instance_in_hand_through() -> None:
     assert operation.detail.endswith("to go on: citadel restart --rolling embedding@n2 embedding@n3")
 
 
+def test_a_cancelled_roll_does_not_start_what_had_died_by_itself() -> None:
+    """It has not taken that down, and what becomes of it is for recovery to say."""
+    world = world_of(spec("db"), spec("web"), edges=[Edge("web", "db", strength=Strength.MILESTONE)])
+    web = Instance("web", "n1")
+    world.behaviours[Instance("db", "n1")] = Behaviour(critical=True)
+    world.kill(web)
+    operation_id = world.request(Kind.RESTART, "web", rolling=True)
+    world.lead()
+    assert world.step(operation_id, "start", "web@n1").detail == "waits for db to be healthy"
+    world.cancel(operation_id)
+    world.lead()
+    world.behaviours[Instance("db", "n1")] = Behaviour()
+    world.settle()
+    assert world.state(operation_id) is CANCELLED
+    assert starts_of(world, web) == 1
+
+
 def test_a_roll_has_as_much_time_as_its_instances_may_take_one_after_the_other() -> None:
     nodes = tuple(f"n{number}" for number in range(1, 21))
     world = world_of(spec("web", *nodes))
