@@ -333,6 +333,9 @@ class NodeAgent:
     def _pass_on(self, reporter: Reporter, notice: Notice) -> None:
         """Tell the stack's history what a backend thinks that people should know."""
         log.warning("%s: %s", notice.instance, notice.message)
+        runner = self._runners.get(notice.instance.service)
+        if runner is not None and notice.handle is not None:
+            runner.runs_as(notice.handle)
         now, (service, node) = self._wall(), notice.instance
         message = f"{notice.instance}: {notice.message}"
         reporter.record(Event(new_id(now), now, "backend-notice", message, f"agent {node}", service=service, node=node))

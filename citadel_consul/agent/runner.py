@@ -19,7 +19,7 @@ from citadel_consul.agent.adoption import found_gone, found_running
 from citadel_consul.agent.examination import Diagnosis
 from citadel_consul.agent.surroundings import Surroundings
 from citadel_consul.agent.vitals import unexamined, with_diagnosis
-from citadel_consul.backends.base import Adopted, Exit, Gone, InstanceExited, Launch, Running
+from citadel_consul.backends.base import Adopted, Exit, Gone, Handle, InstanceExited, Launch, Running
 from citadel_consul.core.lifecycle import Desired, Observed, Phase, check_transition
 from citadel_consul.core.model import Instance, ServiceSpec
 from citadel_consul.errors import BackendError, BackendUnavailable, CitadelError, ConsulUnavailable
@@ -58,6 +58,11 @@ class InstanceRunner:
         if not event.requested:
             self._exit = event.exit
             self._news.set()
+
+    def runs_as(self, handle: Handle) -> None:
+        """Take note that its manager has started it again by itself: it is another process, and no end was told."""
+        if self.observed.alive:
+            self._say(replace(self.observed, pid=handle.pid, unit=handle.unit))
 
     def diagnose(self, diagnosis: Diagnosis) -> None:
         """Take what an examination concluded; it says nothing of an instance that is not up."""

@@ -112,10 +112,14 @@ ExitSink = Callable[[InstanceExited], None]
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something about an instance that people should know and that changes nothing by itself."""
+    """Something about an instance that people should know and that changes nothing by itself.
+
+    ``handle`` is what runs now, if its manager has started it again by itself, as the spec has it.
+    """
 
     instance: Instance
     message: str
+    handle: Handle | None = None
 
 
 NoticeSink = Callable[[Notice], None]

@@ -11,6 +11,7 @@ import pytest
 from citadel_consul.agent import runner as runner_module
 from citadel_consul.agent.runner import InstanceRunner
 from citadel_consul.agent.surroundings import Surroundings
+from citadel_consul.backends.base import Handle
 from citadel_consul.backends.fake import FakeBackend, FakeMachine
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Instance, ProcessBackend, ServiceSpec
@@ -118,3 +119,14 @@ async def test_what_cannot_be_put_back_is_let_go_of_all_the_same(caplog: pytest.
             while runner.observed.phase is not Phase.STOPPED:  # noqa: ASYNC110 - what is let go of is reported no more
                 await asyncio.sleep(0.005)
     assert "s@n is let go of, and not everything is as it was: no such policy" in caplog.text
+
+
+async def test_another_process_of_an_instance_whose_manager_restarts_it_is_reported_and_is_no_end() -> None:
+    machine = FakeMachine()
+    async with running(machine) as (runner, reports):
+        runner.want(Desired(run=True, generation=1))
+        ready = await until(reports, Phase.READY)
+        runner.runs_as(Handle("systemd", pid=4711, unit="s.service", invocation="b"))
+        again = await until(reports, Phase.READY)
+    assert (again.pid, again.unit) == (4711, "s.service")
+    assert (again.generation, again.since) == (ready.generation, ready.since)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 
-from citadel_consul.backends.base import Exit, ExitSink, InstanceExited, Notice, NoticeSink
+from citadel_consul.backends.base import Exit, ExitSink, Handle, InstanceExited, Notice, NoticeSink
 from citadel_consul.backends.journal import UnreadableRecord
 from citadel_consul.backends.launches import Launches, LaunchRecord
 from citadel_consul.backends.systemd import ending
@@ -140,8 +140,8 @@ class Watch:
         if run.ended.is_set():
             return  # being seen to
         if run.is_left_to_systemd:
-            self.tell(run, f"{run.unit} has ended, and systemd has started it again (restarts: systemd)")
             self.begin(run)
+            self.tell(run, f"{run.unit} has ended, and systemd has started it again (restarts: systemd)", run.handle)
         elif run.requested:
             self.begin(run)
         elif run.was_restarted_by_systemd:
@@ -204,7 +204,7 @@ class Watch:
                 f"`systemctl disable {unit}` leaves it to citadel",
             )
 
-    def tell(self, run: Run, message: str) -> None:
+    def tell(self, run: Run, message: str, handle: Handle | None = None) -> None:
         """Tell people what they should know of a unit."""
         if self.notice_sink is not None:
-            self.notice_sink(Notice(run.instance, message))
+            self.notice_sink(Notice(run.instance, message, handle))
