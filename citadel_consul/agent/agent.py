@@ -146,7 +146,11 @@ class NodeAgent:
         """Take note that the orders were looked at; the first look is what a start of this process waits for."""
         if not self.ready.is_set():
             self.ready.set()
-            self._supervision.ready(f"answers for node {self.config.node} of stack {self.config.stack}")
+            self._supervision.ready(self._answers)
+
+    @property
+    def _answers(self) -> str:
+        return f"answers for node {self.config.node} of stack {self.config.stack}"
 
     # --- the lock -----------------------------------------------------------------------------------------------
 
@@ -195,6 +199,7 @@ class NodeAgent:
 
         The absence of Consul, however long, is no reason to give up: services run, and somebody has to watch them.
         """
+        self._supervision.say(f"waits for the lock of node {self.config.node} of stack {self.config.stack}")
         while True:
             try:
                 async with asyncio.timeout(self.config.patience_seconds):
@@ -222,6 +227,7 @@ class NodeAgent:
             log.warning("the lock of this node is lost, taking it again: %s", lost)
             self._client.drop_connections()  # orders that are waited for on a dead one would come a minute late
             await self._take_lock(lease)
+            self._supervision.say(self._answers)
             orders.look_again()
             now, node = self._wall(), self.config.node
             message = f"node agent {node} lost its lock and has it again; what runs there went on"

@@ -62,7 +62,8 @@ def test_an_agent_is_ready_when_it_holds_its_lock_and_not_before(real: World, ea
     real.until(lambda: real.snapshot().agents == {"n1"}, what="the first agent has the lock")
     real.agent(NOTIFY_SOCKET=ear.address, CITADEL_STATE_DIR=str(real.folder / "other"), **WATCHDOG)
     until_said(real, ear, "WATCHDOG=1", heard)
-    assert not any("READY=1" in message for message in heard), "it waits for the lock, and lives"
+    until_said(real, ear, f"STATUS=waits for the lock of node n1 of stack {real.stack}", heard)
+    assert not any("READY=1" in message for message in heard), "it waits, and lives"
     assert first.terminate() == 0
     until_said(real, ear, f"STATUS=answers for node n1 of stack {real.stack}", heard)
     assert any(message.startswith("READY=1") for message in heard)
