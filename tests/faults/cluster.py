@@ -24,7 +24,7 @@ from citadel_consul.consul.ports import LOOPBACK, OFF
 SERVERS = ("s1", "s2", "s3")
 NODES = ("n1", "n2")
 """The names of the client agents, which are those of the nodes of the stacks."""
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 
 
 class Member(ConsulProcess):

@@ -42,7 +42,7 @@ def late_write(lane: Lane) -> Verdict:
     world.until(hold.caught.is_set, 30.0, "the leader's first write for the operation")
     world.until(lambda: (found := world.leader()) is not None and found["epoch"] > before, 30.0, "a successor")
     lane.audit.look(world)
-    world.until(lambda: any(role.proxy.writes >= TAKEN_OVER for role in standbys), 60.0, "a successor to act")
+    world.until(lambda: any(role.proxy.writes >= TAKEN_OVER for role in standbys), 120.0, "a successor to act")
     status = hold.let_go()
     lane.audit.look(world)
     verdict = lane.finish()

@@ -14,7 +14,6 @@ from real_world import MARK, TINY, Process, World
 
 from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.client import ConsulClient
-from citadel_consul.consul.ports import Ports
 from citadel_consul.core.model import Check, CheckKind, ProcessBackend, ServiceSpec
 from citadel_consul.errors import Refused, TemporaryError
 from citadel_consul.orchestrator.handover import candidates
@@ -31,7 +30,7 @@ class PatientWorld(World):
     """A world whose own questions outlive a failing Consul: they are asked again, of each member in turn."""
 
     consuls: Sequence[str] = ()
-    patience_seconds: float = 60.0
+    patience_seconds: float = 120.0
 
     def ask(self, work: Callable[[ConsulClient], Awaitable[T]]) -> T:
         addresses = self.consuls or (self.consul,)
@@ -203,7 +202,7 @@ NewCrew = Callable[..., Crew]
 
 def spread(world: World, name: str, nodes: Sequence[str], *, delay: float = 0.02, **fields: Any) -> ServiceSpec:
     """A tiny service with an instance on each of ``nodes``, each with a port and a ledger of its own."""
-    ports = {node: world.ports.setdefault(f"{name}@{node}", _lasting_port()) for node in nodes}
+    ports = {node: world.port_of(f"{name}@{node}") for node in nodes}
     port = f"{{{{ {ports}[node.name] }}}}"
     ledger = f"{world.folder}/{name}@{{{{ node.name }}}}.lives"
     command = ("{{ python }}", "-S", "-E", str(TINY), port, str(delay), ledger)
@@ -215,8 +214,3 @@ def spread(world: World, name: str, nodes: Sequence[str], *, delay: float = 0.02
         checks=(Check("tcp", CheckKind.TCP, f"127.0.0.1:{port}", interval_seconds=1.0, timeout_seconds=1.0),),
         **fields,
     )
-
-
-def _lasting_port() -> int:
-    """A port that no outgoing connection takes while the service is down: below the range that the kernel gives out."""
-    return Ports().with_free(["http"]).http

@@ -30,14 +30,14 @@ def crew(cluster: Cluster, new_crew: NewCrew) -> Crew:
     allowed = {"start_timeout_seconds": ALLOWED_SECONDS, "stop_timeout_seconds": ALLOWED_SECONDS}
     made.world.apply([spread(made.world, name, nodes, **allowed) for name, nodes in PLACES.items()], EDGES)
     made.until_manned()
-    assert made.world.operate(Kind.STARTUP, within=60.0).state is OperationState.SUCCEEDED
+    assert made.world.operate(Kind.STARTUP, within=120.0).state is OperationState.SUCCEEDED
     return made
 
 
 def _assert_nothing_happened(crew: Crew, lives: int = 1) -> None:
     """At rest again; the same processes run, and nothing was recovered that had not failed."""
     world, audit = crew.world, Audit()
-    world.until(lambda: unrest(crew, PLACES) is None, 60.0, "rest")
+    world.until(lambda: unrest(crew, PLACES) is None, 120.0, "rest")
     for instance in every_instance(PLACES):
         found = [life.pid for life in lives_of(world, instance)]
         assert len(found) == lives, f"{instance}: {found}\n{world.logs()}"
@@ -59,7 +59,7 @@ def test_a_consul_agent_that_is_restarted_gets_its_registrations_back(
     wanted = {f"{crew.world.stack}.{i.service}.{i.node}" for i in every_instance(PLACES) if i.node == member.node}
     crew.world.until(lambda: wanted <= set(member.request("GET", "/v1/agent/services")), 30.0, "the registrations")
     _assert_nothing_happened(crew)
-    assert crew.world.operate(Kind.RESTART, within=60.0).state is OperationState.SUCCEEDED
+    assert crew.world.operate(Kind.RESTART, within=120.0).state is OperationState.SUCCEEDED
     _assert_nothing_happened(crew, lives=2)
 
 
@@ -76,12 +76,12 @@ def test_a_machine_that_is_rebooted_gets_what_was_wanted_there_once_each_and_in_
     for instance in ended:
         for pid in running(world, instance):
             os.kill(pid, signal.SIGKILL)
-    world.until(lambda: "n1" not in world.snapshot().agents, 60.0, "the lock of the node to be free")
+    world.until(lambda: "n1" not in world.snapshot().agents, 120.0, "the lock of the node to be free")
     cluster.start(member)
     for role in roles:
         role.start()
-    world.until(lambda: all(len(lives_of(world, i)) == 2 for i in ended), 90.0, "a second life of each")
-    world.until(lambda: unrest(crew, PLACES) is None, 60.0, "rest")
+    world.until(lambda: all(len(lives_of(world, i)) == 2 for i in ended), 120.0, "a second life of each")
+    world.until(lambda: unrest(crew, PLACES) is None, 120.0, "rest")
     lives = {instance: [life.pid for life in lives_of(world, instance)] for instance in every_instance(PLACES)}
     assert {i: len(pids) for i, pids in lives.items()} == {i: 2 if i in ended else 1 for i in lives}, world.logs()
     assert all(running(world, instance) == pids[-1:] for instance, pids in lives.items()), world.logs()
@@ -92,7 +92,7 @@ def test_a_machine_that_is_rebooted_gets_what_was_wanted_there_once_each_and_in_
 def test_the_consul_server_that_leads_is_lost_during_an_operation(cluster: Cluster, crew: Crew) -> None:
     operation_id = crew.world.request(Kind.RESTART)
     cluster.leader().kill()
-    operation = crew.world.end_of(operation_id, 60.0)
+    operation = crew.world.end_of(operation_id, 120.0)
     assert operation.state is OperationState.SUCCEEDED, f"{operation}\n{crew.world.logs()}"
     _assert_nothing_happened(crew, lives=2)
     cluster.heal()

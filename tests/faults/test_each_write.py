@@ -59,7 +59,7 @@ class Ladder:
     def check(self, kind: Kind, operation_id: str) -> None:
         """The operation has ended as it would have, and no service has a life more or less than it should."""
         world = self.crew.world
-        operation = world.end_of(operation_id, 60.0)
+        operation = world.end_of(operation_id, 120.0)
         assert operation.state is OperationState.SUCCEEDED, f"{operation}\n{world.logs()}"
         self.startups += kind is Kind.STARTUP
         running = world.running_pids()

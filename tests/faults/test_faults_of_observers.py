@@ -97,8 +97,8 @@ def assert_nothing_was_restarted(ward: Ward) -> None:
 
 def until_calm(ward: Ward) -> None:
     """Wait until the node agent is back and all is well in everybody's eyes, and a while longer."""
-    ward.world.until(lambda: "n1" in ward.world.snapshot().agents, 90.0, "the node agent")
-    ward.until_healthy(*FIFTY, within=90.0)
+    ward.world.until(lambda: "n1" in ward.world.snapshot().agents, 120.0, "the node agent")
+    ward.until_healthy(*FIFTY, within=120.0)
     time.sleep(5.0)
 
 
@@ -136,7 +136,7 @@ def test_a_node_that_is_lost_for_a_while_restarts_nothing_and_status_says_what_i
     member = cluster.clients["n1"]
     with onlooker(cluster, ward) as status:
         member.suspend()
-        ward.world.until(lambda: ward.world.snapshot().node_faults, 60.0, "serfHealth critical")
+        ward.world.until(lambda: ward.world.snapshot().node_faults, 120.0, "serfHealth critical")
         time.sleep(LOST_SECONDS)
         member.resume()
         until_calm(ward)

@@ -83,7 +83,7 @@ def _lose_quorum(binary: ConsulBinary, folder: Path, environ: dict[str, str]) ->
             assert all(now[name] == pids for name, pids in before.items()), world.logs()
             assert all(process.alive for process in processes), world.logs()
         cluster.heal()
-        operation = world.end_of(operation_id, 60.0)
+        operation = world.end_of(operation_id, 120.0)
         assert operation.state is OperationState.SUCCEEDED, f"{operation}\n{world.logs()}"
         assert [role.process for role in crew.roles] == processes
         _assert_sound(crew)
@@ -101,15 +101,15 @@ def _late_consul(binary: ConsulBinary, folder: Path, environ: dict[str, str]) ->
         deadline = time.monotonic() + OUTAGE_SECONDS
         lives = 0
         while time.monotonic() < deadline:
-            assert world.operate(Kind.STARTUP, within=60.0).state is OperationState.SUCCEEDED
+            assert world.operate(Kind.STARTUP, within=120.0).state is OperationState.SUCCEEDED
             lives += 1
             leader = world.leader()
             assert leader is not None, world.logs()
             assert leader["epoch"] == epoch, world.logs()
             if time.monotonic() < deadline:
-                assert world.operate(Kind.SHUTDOWN, within=60.0).state is OperationState.SUCCEEDED
+                assert world.operate(Kind.SHUTDOWN, within=120.0).state is OperationState.SUCCEEDED
         if not any(world.running_pids().values()):
-            assert world.operate(Kind.STARTUP, within=60.0).state is OperationState.SUCCEEDED
+            assert world.operate(Kind.STARTUP, within=120.0).state is OperationState.SUCCEEDED
             lives += 1
         assert world.until_led()["epoch"] == epoch, world.logs()
         _assert_sound(crew, lives)
@@ -154,7 +154,7 @@ def _second_agent(binary: ConsulBinary, folder: Path, environ: dict[str, str]) -
         world, first = crew.world, crew.agents[0]
         record = _record_of(world, first.node)
         second = crew.agent(first.node, cluster.clients["n2"].address, CITADEL_STATE_DIR=str(folder / "elsewhere"))
-        assert world.operate(Kind.STARTUP, within=60.0).state is OperationState.SUCCEEDED, world.logs()
+        assert world.operate(Kind.STARTUP, within=120.0).state is OperationState.SUCCEEDED, world.logs()
         assert second.process.popen.wait(SECOND_AGENT_SECONDS) == REFUSED, second.log
         assert f"another node agent answers for node '{first.node}'" in second.log
         assert first.process.alive

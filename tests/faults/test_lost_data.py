@@ -53,7 +53,7 @@ def _snapshot(consul: ConsulProcess) -> bytes:
 
 def _operate(crew: Crew, kinds: Iterable[Kind]) -> None:
     for kind in kinds:
-        operation = crew.world.operate(kind, within=60.0)
+        operation = crew.world.operate(kind, within=120.0)
         assert operation.state is OperationState.SUCCEEDED, f"{operation}\n{crew.world.logs()}"
 
 

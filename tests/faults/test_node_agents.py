@@ -31,7 +31,7 @@ def agent(crew: Crew) -> Role:
     """The agent of a node on which a diamond of services runs, led by one orchestrator."""
     crew.orchestrator("o1")
     made = crew.agent("n1")
-    allowed = {"start_timeout_seconds": 60.0, "stop_timeout_seconds": 60.0}
+    allowed = {"start_timeout_seconds": 120.0, "stop_timeout_seconds": 120.0}
     crew.world.apply([spread(crew.world, name, ("n1",), **allowed) for name in SERVICES], EDGES)
     crew.until_manned()
     _operate(crew, Kind.STARTUP)
@@ -39,7 +39,7 @@ def agent(crew: Crew) -> Role:
 
 
 def _operate(crew: Crew, kind: Kind, *targets: str) -> None:
-    operation = crew.world.operate(kind, *targets, within=90.0)
+    operation = crew.world.operate(kind, *targets, within=120.0)
     assert operation.state is OperationState.SUCCEEDED, f"{operation}\n{crew.world.logs()}"
 
 
@@ -66,7 +66,7 @@ def test_an_agent_that_was_paused_past_its_lock_takes_it_again_and_follows_what_
     time.sleep(1.0)
     _assert_running_as_before(crew)
     agent.process.resume()
-    assert crew.world.end_of(operation_id, 60.0).state is OperationState.SUCCEEDED
+    assert crew.world.end_of(operation_id, 120.0).state is OperationState.SUCCEEDED
     top = [life.pid for life in lives_of(crew.world, Instance("top", "n1"))]
     assert len(top) == 2
     _operate(crew, Kind.RESTART, "base", "left", "right")
@@ -96,7 +96,7 @@ def test_an_operation_waits_for_an_agent_that_is_killed_and_comes_back(crew: Cre
     time.sleep(1.0)
     _assert_running_as_before(crew)
     agent.start()
-    assert crew.world.end_of(operation_id, 60.0).state is OperationState.SUCCEEDED
+    assert crew.world.end_of(operation_id, 120.0).state is OperationState.SUCCEEDED
     _assert_sound(crew, lives=2)
 
 
@@ -108,9 +108,9 @@ def test_after_a_reboot_what_was_wanted_is_started_once_each_and_in_order(crew: 
             os.kill(pid, signal.SIGKILL)
     time.sleep(1.0)
     agent.start()
-    crew.world.until(lambda: all(len(lives_of(crew.world, i)) == 2 for i in INSTANCES), 90.0, "a second life of each")
+    crew.world.until(lambda: all(len(lives_of(crew.world, i)) == 2 for i in INSTANCES), 120.0, "a second life of each")
     ready = lambda: all(seen.phase is Phase.READY for seen in crew.world.snapshot().observed.values())  # noqa: E731
-    crew.world.until(ready, 60.0, "all to be ready")
+    crew.world.until(ready, 120.0, "all to be ready")
     _assert_sound(crew, lives=2)
 
 
@@ -120,7 +120,7 @@ def test_a_paused_agent_whose_node_was_taken_over_does_nothing_when_it_wakes(cre
     agent.pause()
     crew.world.until(lambda: not crew.world.snapshot().agents, 30.0, "the lock to be free")
     second = crew.agent("n1", CITADEL_STATE_DIR=str(crew.world.folder / "state2"))
-    crew.world.until(lambda: bool(crew.world.snapshot().agents), 60.0, "the second agent")
+    crew.world.until(lambda: bool(crew.world.snapshot().agents), 120.0, "the second agent")
     _operate(crew, Kind.STARTUP, "all")
     agent.process.resume()
     assert agent.process.popen.wait(60) == 4, agent.log
@@ -154,10 +154,10 @@ def _restart_with_a_death(crew: Crew, agent: Role, nth: int, *, before: bool) ->
     agent.proxy.writes = 0
     trap = agent.proxy.trap = Trap(nth, before, agent.process.popen.kill)
     operation_id = world.request(Kind.RESTART, "all", cascade=True)
-    world.until(lambda: trap.sprung or world.operation(operation_id).ended, 90.0)  # type: ignore[union-attr]
+    world.until(lambda: trap.sprung or world.operation(operation_id).ended, 120.0)  # type: ignore[union-attr]
     if sprung := agent.proxy.disarm():
         agent.kill()
         agent.start()
-    operation = world.end_of(operation_id, 90.0)
+    operation = world.end_of(operation_id, 120.0)
     assert operation.state is OperationState.SUCCEEDED, f"{operation}\n{world.logs()}"
     return sprung

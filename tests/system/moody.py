@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from real_world import MARK, World, free_port
+from real_world import MARK, World
 
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.core.incident import Incident, IncidentState
@@ -37,7 +37,7 @@ class Ward:
 
     def spec(self, name: str, nodes: tuple[str, ...] = ("n1",), **fields: Any) -> ServiceSpec:
         """A moody service that is asked twice a second. Policy fields go into its recovery policy."""
-        port = self.world.ports.setdefault(name, free_port())
+        port = self.world.port_of(name)
         policy = {key: fields.pop(key) for key in list(fields) if key in RecoveryPolicy.__dataclass_fields__}
         policy.setdefault("delay_seconds", 0.3)
         command = (sys.executable, "-S", "-E", str(SERVICE), str(port), str(self._ledger(name)), str(self._mood(name)))
@@ -53,7 +53,7 @@ class Ward:
 
     def check(self, name: str, interval_seconds: float = INTERVAL_SECONDS) -> Check:
         """The check of a service."""
-        url = f"http://127.0.0.1:{self.world.ports.setdefault(name, free_port())}/health"
+        url = f"http://127.0.0.1:{self.world.port_of(name)}/health"
         return Check("http", CheckKind.HTTP, url, interval_seconds=interval_seconds, timeout_seconds=TIMEOUT_SECONDS)
 
     def mood(self, mood: str, *names: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 from citadel_consul.agent.chronicle import Entry, read_chronicle
 from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.ports import LOOPBACK, Ports
 from citadel_consul.core.model import Check, CheckKind, Edge, Instance, ProcessBackend, ServiceSpec, Stack
 from citadel_consul.core.operation import Kind, Operation, Options
 from citadel_consul.core.snapshot import Defaults, Snapshot
@@ -43,6 +44,23 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def lasting_port() -> socket.socket:
+    """A port that is kept for a service while it is down: the datagram socket that has it keeps other tests off.
+
+    It is below the range that the kernel gives out to outgoing connections. Of a hundred ports that were merely free
+    when they were chosen, and belong to services that start later, two are the same in every third run.
+    """
+    while True:
+        port = Ports().with_free(["dns"]).dns  # one that is free for both streams and datagrams
+        keeper = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            keeper.bind((LOOPBACK, port))
+        except OSError:
+            keeper.close()
+        else:
+            return keeper
 
 
 @dataclass
@@ -84,6 +102,7 @@ class World:
     environ: Mapping[str, str]
     processes: list[Process] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)
+    keepers: list[socket.socket] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +115,8 @@ class World:
         for entry in self.running_pids().values():
             for pid in entry:
                 _kill(pid)
+        for keeper in self.keepers:
+            keeper.close()
 
     # --- processes ----------------------------------------------------------------------------------------------
 
@@ -135,7 +156,7 @@ class World:
 
     def tiny(self, name: str, nodes: Sequence[str] = ("n1",), *, delay: float = 0.03, **fields: Any) -> ServiceSpec:
         """The spec of a tiny service, which listens on a port of its own after ``delay`` seconds."""
-        port = self.ports.setdefault(name, free_port())
+        port = self.port_of(name)
         command = (sys.executable, "-S", "-E", str(TINY), str(port), str(delay), str(self.folder / f"{name}.lives"))
         defaults: dict[str, Any] = {
             "type": "test",
@@ -146,6 +167,13 @@ class World:
             "stop_timeout_seconds": 5.0,
         }
         return ServiceSpec(name=name, nodes=tuple(nodes), **{**defaults, **fields})
+
+    def port_of(self, name: str) -> int:
+        """The port of a service, the same for as long as this world lasts."""
+        if name not in self.ports:
+            self.keepers.append(lasting_port())
+            self.ports[name] = self.keepers[-1].getsockname()[1]
+        return self.ports[name]
 
     def apply(self, specs: Iterable[ServiceSpec], edges: Iterable[Edge | tuple[str, str]] = ()) -> None:
         """Write a stack as ``citadel apply`` does."""
