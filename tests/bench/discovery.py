@@ -36,6 +36,7 @@ from citadel_consul.consul.binary import find_consul
 from citadel_consul.discovery import ConsulTransport, Resolver
 
 PROCESSES = 8
+DNS_PROCESSES = 2
 Figures = dict[str, Any]
 
 
@@ -161,7 +162,7 @@ async def under_traffic(
     async with (
         fleet(server, record) as instances,
         traffic(server, record, options.rate, processes=PROCESSES, methods=methods),
-        traffic(server, by_dns, options.dns_rate, way="dns", clients=1, processes=1, methods=methods),
+        traffic(server, by_dns, options.dns_rate, way="dns", processes=DNS_PROCESSES, methods=methods),
     ):
         await asyncio.sleep(1.0)
         await strike(instances)
@@ -224,7 +225,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help=f"cases, separated by commas: {', '.join(CASES)}")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long a case with traffic goes on")
     parser.add_argument("--rate", type=float, default=500.0, help="requests a second, all clients together")
-    parser.add_argument("--dns-rate", type=float, default=50.0, help="the same, of the client that asks DNS")
+    parser.add_argument("--dns-rate", type=float, default=50.0, help="the same, of the clients that ask DNS")
     parser.add_argument("--requests", type=int, default=3000, help="of each kind, to measure the overhead")
     parser.add_argument("--distinct", action="store_true", help="measure the overhead with a new URL each time")
     parser.add_argument("--trials", type=int, default=200, help="changes, to measure how soon they are seen")
