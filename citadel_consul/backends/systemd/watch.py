@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 
 from citadel_consul.backends.base import Exit, ExitSink, Handle, InstanceExited, Notice, NoticeSink
@@ -17,6 +18,8 @@ from citadel_consul.errors import BackendError, BackendUnavailable
 
 _log = logging.getLogger(__name__)
 
+_READINGS = 20
+
 Spawn = Callable[[Coroutine[object, object, None]], None]
 
 
@@ -30,6 +33,7 @@ class Watch:
         self._launches = launches
         self._spawn = spawn
         self._properties: dict[tuple[str, str], dict[str, object]] = {}
+        self._signals: Counter[tuple[str, str]] = Counter()
 
     # Looking.
 
@@ -37,13 +41,13 @@ class Watch:
         """A unit as it is now; what changes is heard from now on."""
         path = await bus.load(spec.unit)
         await bus.watch(path)
-        found = await bus.properties(spec.unit, path)
+        found = await self._read_unit(bus, spec.unit, path)
         self._properties[bus.name, path] = {name: found.get(name) for name in PROPERTIES}
         return Sighting(spec, bus, path, UnitState.of(found))
 
     async def look_at(self, run: Run) -> None:
         """Look at what runs, and take what is found as if it had been heard."""
-        self.heard(run.bus, run.seen.path, await run.bus.properties(run.unit, run.seen.path))
+        self.heard(run.bus, run.seen.path, await self._read_unit(run.bus, run.unit, run.seen.path))
 
     async def look_again(self, bus: SystemdBus) -> None:
         """Look at everything that runs by way of a bus: something may have happened that was not heard."""
@@ -53,8 +57,23 @@ class Watch:
             except BackendError as error:
                 _log.warning("%s: %s", run.instance, error)
 
+    async def _read_unit(self, bus: SystemdBus, unit: str, path: str) -> dict[str, object]:
+        """The properties of a unit, not older than anything that was heard of it.
+
+        What is heard while they are on their way is newer than they are, so they are read again. Of a unit that never
+        comes to rest something is heard all the time, and that sets right what is out of date.
+        """
+        found: dict[str, object] = {}
+        for _ in range(_READINGS):
+            before = self._signals[bus.name, path]
+            found = await bus.properties(unit, path)
+            if self._signals[bus.name, path] == before:
+                break
+        return found
+
     def heard(self, bus: SystemdBus, path: str, changed: Mapping[str, object]) -> None:
         """Take the properties of a unit that have changed."""
+        self._signals[bus.name, path] += 1
         known = self._properties.setdefault((bus.name, path), {})
         known.update((name, value) for name, value in changed.items() if name in PROPERTIES)
         for run in list(self.runs.values()):
