@@ -29,7 +29,7 @@ from citadel_consul.errors import TemporaryError
 REST_SECONDS = 120.0
 """How long everything may take to come to rest, counted from the moment at which the last fault was taken away."""
 AGAIN_SECONDS = 0.1
-ALLOWED_SECONDS = 120.0
+ALLOWED_SECONDS = 90.0
 """How long a start or a stop may take: no fault lasts as long, so no operation has a reason to fail."""
 
 PLACES = {

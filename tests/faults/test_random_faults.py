@@ -55,7 +55,8 @@ class Campaign:
         if lane is self.lanes[0]:
             for what, schedule in DIRECTED.items():
                 if not self.broken:
-                    self._take(lane, what, schedule(lane))
+                    with lane.cluster_lock:  # what is held on its way to Consul must not be lost to its failure
+                        self._take(lane, what, schedule(lane))
         while not self.broken and not self._over:
             with self._next:
                 number = next(self._numbers, None)
