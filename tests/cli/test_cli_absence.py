@@ -72,14 +72,14 @@ def test_an_operation_whose_leader_is_gone_is_given_up_and_goes_on_with_the_next
     operation = cli.ok("up", "--detach").out.strip()
     world.until(lambda: world.lives("slow"), what="the start")
     leader.kill()
-    world.until(lambda: world.leader() is None, 15.0, "the lock to be free")
+    world.until(lambda: world.leader() is None, what="the lock to be free")
     cli.monkeypatch.setattr(following, "LEADER_SECONDS", 1.0)
     cli.monkeypatch.setattr(following, "QUIET_SECONDS", 0.2)
     result = cli("ops", "show", operation, "--follow")
     assert result.status == 3, result
     assert f"no orchestrator works on operation {operation} within 1 s" in result.err
     world.orchestrator("o2")
-    cli.monkeypatch.setattr(following, "LEADER_SECONDS", 15.0)
+    cli.monkeypatch.setattr(following, "LEADER_SECONDS", 90.0)
     assert "startup succeeded" in cli.ok("ops", "show", operation, "--follow").out
     assert len(world.lives("slow")) == 1
 
