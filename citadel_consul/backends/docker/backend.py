@@ -58,6 +58,10 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
         self._signalled: set[_Run] = set()
         self._ailing: set[_Run] = set()
         self._unchanged: dict[str, float] = {}
+        # What was seen a moment ago, so that the engine is asked once: each question is a part of a recovery.
+        self._found: dict[Instance, list[Container]] = {}
+        self._seen: dict[Instance, tuple[int, Container]] = {}
+        self._deaths = 0
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -75,8 +79,9 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
     # Looking.
 
     async def _look(self, instance: Instance, spec: model.DockerBackend, record: LaunchRecord | None) -> Sight:
+        deaths = self._deaths
         with _naming(instance, spec):
-            found = await self._containers(spec)
+            found = self._found[instance] = await self._containers(spec)
             running = [container for container in found if container.running]
             if len(running) > 1:
                 names = ", ".join(container.name for container in running)
@@ -86,6 +91,7 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
                 )
             if running and not running[0].restarting:
                 await self._become_the_only_one(instance, running[0])
+                self._seen[instance] = deaths, running[0]
                 return Up(running[0].handle)
             for container in running:  # it has ended, and the engine is about to start it again
                 await self._become_the_only_one(instance, container)
@@ -137,14 +143,17 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
         with _naming(instance, spec):
             container = await self._prepared(instance, spec)
             await self._become_the_only_one(instance, container)
+            deaths = self._deaths
             await self._engine.start(container.id)
             started = await self._engine.inspect(container.id)
-        # One that removes itself at its end can be gone by now.
-        return (started or container).handle
+        if started is None:  # one that removes itself at its end can be gone by now
+            return container.handle
+        self._seen[instance] = deaths, started
+        return started.handle
 
     async def _prepared(self, instance: Instance, spec: model.DockerBackend) -> Container:
         """The container that is to be started."""
-        found = await self._containers(spec)
+        found = self._found.pop(instance, [])
         if spec.container is not None:
             if not found:
                 raise BackendError(
@@ -175,6 +184,10 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
     # Watching.
 
     async def _attend(self, run: _Run) -> None:
+        deaths, container = self._seen.pop(run.instance, (0, None))
+        if container is not None and deaths == self._deaths:  # no end was told since, and from now on it is heard
+            self._conclude(run, container)
+            return
         try:
             await self._look_at(run)
         except (BackendError, BackendUnavailable) as error:
@@ -189,6 +202,7 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
             await self._look_at(run)
 
     async def _take(self, event: Event) -> None:
+        self._deaths += event.action == "die"
         for run in list(self._runs.values()):
             if id_of(run.handle) == event.container:
                 await self._look_at(run, event.exit_code)
@@ -202,6 +216,9 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
             container = await self._engine.inspect(id_of(run.handle))
             if container is not None and container.restarting:  # as its policy was a moment ago
                 await self._engine.stop(container.id, 0)
+        self._conclude(run, container, code)
+
+    def _conclude(self, run: _Run, container: Container | None, code: int | None = None) -> None:
         told = None if code is None else exit_of(code)
         if container is None:
             self._note_exit(run, told or Exit.unknown("its container was removed"))
