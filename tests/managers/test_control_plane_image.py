@@ -28,6 +28,7 @@ def image(machine_image: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
     docker("build", f"--file={PLACE / 'Dockerfile'}", *arguments, str(context), seconds=300.0)
     yield tag
     docker("image", "rm", "--force", tag)
+    docker("image", "prune", "--force", "--filter=label=citadel.stage=build")
 
 
 @pytest.fixture
