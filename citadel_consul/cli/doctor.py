@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from citadel_consul.core.finding import Report
     from citadel_consul.doctor.site import Site
 
-AREAS = ("consul", "token", "clock", "stack", "registrations", "checks", "dns")
+AREAS = ("consul", "token", "clock", "stack", "registrations", "checks", "units", "dns")
 
 
 @click.command(epilog="Example: citadel doctor --skip dns")
@@ -32,7 +32,7 @@ AREAS = ("consul", "token", "clock", "stack", "registrations", "checks", "dns")
 def doctor(
     invocation: Invocation, skip: tuple[str, ...], quick: bool, strict: bool, file: Path | None, fix: bool, yes: bool
 ) -> None:
-    """Examine Consul, the token, the clocks, the stack, what is registered on this node, the checks, and DNS.
+    """Examine Consul, the token, the clocks, the stack, what is registered on this node, the checks, units, and DNS.
 
     The exit status is 1 if there are errors. Nothing is changed without --fix.
     """

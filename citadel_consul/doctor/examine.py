@@ -13,10 +13,11 @@ from citadel_consul.doctor.control import examine_clock, examine_consul, examine
 from citadel_consul.doctor.forwarding import examine_dns
 from citadel_consul.doctor.registrations import examine_registrations
 from citadel_consul.doctor.site import Site
+from citadel_consul.doctor.units import examine_units
 from citadel_consul.errors import ConsulRefused, ConsulUnavailable
 from citadel_consul.store.state import StackState
 
-AREAS: Final = ("consul", "token", "clock", "stack", "registrations", "checks", "dns")
+AREAS: Final = ("consul", "token", "clock", "stack", "registrations", "checks", "units", "dns")
 """What is examined; each can be left out."""
 
 
@@ -50,12 +51,14 @@ async def _state(site: Site) -> tuple[StackState | None, str]:
 
 
 async def _examination(area: str, site: Site, state: StackState | None, refusal: str, *, watch: bool) -> Report:
-    if area in ("stack", "checks") and state is None:
+    if area in ("stack", "checks", "units") and state is None:
         return Report(area, unknown=refusal)
     if area == "stack" and state is not None:
         return examine_stack(state)
     if area == "checks" and state is not None:
         return await examine_checks(site, state, watch=watch)
+    if area == "units" and state is not None:
+        return await examine_units(site, state)
     if area == "clock":
         return await examine_clock(site, state)
     simple = {

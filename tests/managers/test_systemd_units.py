@@ -16,8 +16,10 @@ from managed_machine import PYTHON, Machine
 from systemd_harness import SystemdHarness, unit_of
 
 from citadel_consul.backends.base import Exit, Gone, Handle, Running
-from citadel_consul.core.model import Instance
-from citadel_consul.errors import BackendError
+from citadel_consul.backends.systemd.inquiry import unit_states
+from citadel_consul.backends.systemd.unit import UnitState
+from citadel_consul.core.model import Instance, SystemdBackend
+from citadel_consul.errors import BackendError, BackendUnavailable
 
 FOREVER = "[Service]\nExecStart=/bin/sleep 1000\n"
 
@@ -379,3 +381,17 @@ def test_a_user_may_not_manage_the_systems_units_and_may_manage_its_own(prepared
     assert said.pop("pid") > 0
     assert said == {"unit": "ours.service", "exit": "killed by SIGTERM", "told": [True]}
     assert machine.shown("theirs.service", "ActiveState") == "inactive"
+
+
+async def test_units_can_be_asked_about_without_running_any(harness: SystemdHarness) -> None:
+    known = SystemdBackend(harness.unit("[Service]\nExecStart=/bin/true\nRestart=always\n"))
+    strange, elsewhere = SystemdBackend("nonesuch.service"), SystemdBackend("x.service", bus="user")
+    addresses = {"system": harness.machine.system_bus, "user": f"unix:path={harness.state_dir}/no-bus"}
+    answers = await unit_states((known, strange, elsewhere, known), addresses)
+    state = answers[known]
+    assert isinstance(state, UnitState)
+    assert (state.load, state.restart, state.active) == ("loaded", "always", "inactive")
+    missing = answers[strange]
+    assert isinstance(missing, UnitState)
+    assert missing.load == "not-found"
+    assert isinstance(answers[elsewhere], BackendUnavailable)
