@@ -9,12 +9,18 @@ from ai_platform import EXAMPLE
 from yaml import safe_load
 
 from citadel_consul.config.stackfile import load_stack
-from citadel_consul.core.model import CheckKind, OnRecovery, Stack, Strength
+from citadel_consul.core.model import CheckKind, OnRecovery, ProcessBackend, ServiceSpec, Stack, Strength
 
 
 @pytest.fixture(scope="module")
 def stack() -> Stack:
     return load_stack(EXAMPLE / "stack.yaml")
+
+
+def program(spec: ServiceSpec) -> ProcessBackend:
+    """What runs a service of the example: a program of the node agent's own."""
+    assert isinstance(spec.backend, ProcessBackend)
+    return spec.backend
 
 
 def needs(stack: Stack, service: str) -> set[str]:
@@ -43,7 +49,7 @@ def test_every_service_listens_where_its_endpoint_and_its_check_say(stack: Stack
     for spec in stack.services.values():
         endpoint = urlsplit(spec.endpoint or "")
         assert endpoint.hostname == "127.0.0.1"
-        assert str(endpoint.port) == spec.backend.env["PORT"]
+        assert str(endpoint.port) == program(spec).env["PORT"]
         (check,) = spec.checks
         assert check.kind in (CheckKind.HTTP, CheckKind.TCP)
         assert f"127.0.0.1:{endpoint.port}" in check.target
@@ -51,13 +57,13 @@ def test_every_service_listens_where_its_endpoint_and_its_check_say(stack: Stack
 
 def test_every_command_names_a_service_that_exists_in_its_folder(stack: Stack) -> None:
     for spec in stack.services.values():
-        assert spec.backend.cwd == str(EXAMPLE)
-        module = spec.backend.command[-1]
+        assert program(spec).cwd == str(EXAMPLE)
+        module = program(spec).command[-1]
         assert (EXAMPLE / f"{module.replace('.', '/')}.py").is_file()
 
 
 def test_the_smoke_request_goes_to_the_gateway_with_the_key_that_exists(stack: Stack) -> None:
     smoke = safe_load((EXAMPLE / "smoke.yaml").read_text())
     assert smoke["url"].startswith(f"{stack.services['api-gateway'].endpoint}/")
-    key = stack.services["auth-service"].backend.env["BOOTSTRAP_API_KEY"]
+    key = program(stack.services["auth-service"]).env["BOOTSTRAP_API_KEY"]
     assert smoke["headers"]["authorization"] == f"Bearer {key}"

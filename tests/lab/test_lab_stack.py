@@ -17,7 +17,7 @@ from citadel_lab import layout  # type: ignore[import-not-found,unused-ignore]
 from citadel_lab.topology import load_topology  # type: ignore[import-not-found,unused-ignore]
 
 from citadel_consul.config.stackfile import load_stack
-from citadel_consul.core.model import Edge, Stack, Strength
+from citadel_consul.core.model import Edge, ProcessBackend, Stack, Strength
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "ai-platform" / "stack.yaml"
 
@@ -53,6 +53,7 @@ def test_any_one_server_can_go(stack: Stack, gone: str) -> None:
 
 def test_what_a_service_asks_for_is_what_it_depends_on(stack: Stack) -> None:
     for name, service in stack.services.items():
+        assert isinstance(service.backend, ProcessBackend)
         asked = {need.partition(":")[0] for need in service.backend.env.get("NEEDS", "").split()}
         hard = {edge.dependency for edge in stack.edges if edge.service == name and edge.strength is Strength.HARD}
         edges = {edge.dependency for edge in stack.edges if edge.service == name}
