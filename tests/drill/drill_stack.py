@@ -79,9 +79,10 @@ class DrilledWorld(World):
         start: bool = True,
         web: dict[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
+        agent: Mapping[str, str] | None = None,
         **settings: str,
     ) -> None:
-        """Apply the stack and run it; ``environ`` and ``settings`` are for the orchestrator."""
+        """Apply the stack and run it; ``environ`` and ``settings`` are the orchestrator's, ``agent`` the agent's."""
         edges = [
             Edge("api", "store", on_recovery=OnRecovery.RESTART),
             Edge("report", "store", on_recovery=OnRecovery.NOTIFY),
@@ -90,7 +91,7 @@ class DrilledWorld(World):
         tinies = [self.tiny("api"), self.tiny("report", critical=False), self.tiny("web", **(web or {}))]
         self.apply([self.store(*words), *tinies], edges)
         self.orchestrator(**{**(environ or {}), **settings})
-        self.agent()
+        self.agent(**(agent or {}))
         self.until_led()
         self.until(lambda: self.snapshot().agents, what="an agent")
         if start:

@@ -22,7 +22,7 @@ from citadel_consul.consul.ports import LOOPBACK, Ports
 from citadel_consul.core.model import Check, CheckKind, Edge, Instance, ProcessBackend, ServiceSpec, Stack
 from citadel_consul.core.operation import Kind, Operation, Options
 from citadel_consul.core.snapshot import Defaults, Snapshot
-from citadel_consul.errors import CitadelError
+from citadel_consul.errors import CitadelError, ConsulUnavailable
 from citadel_consul.store.applying import read_difference, write_difference
 from citadel_consul.store.documents import Event
 from citadel_consul.store.history import read_events
@@ -31,6 +31,7 @@ from citadel_consul.store.reading import read_operation, read_state
 from citadel_consul.store.requests import submit, wait_for_end
 
 T = TypeVar("T")
+ASK_SECONDS = 30.0
 LAST_ENTRIES = 80
 """How much of a history a failing test shows."""
 TINY = Path(__file__).with_name("tiny_service.py")
@@ -235,13 +236,19 @@ class World:
         return self.ask(read)
 
     def ask(self, work: Callable[[ConsulClient], Awaitable[T]]) -> T:
-        """Run one piece of work with a client of its own."""
+        """Run one piece of work with a client of its own; again if Consul does not answer, as on a starved machine."""
 
         async def once() -> T:
             async with ConsulClient(parse_address(self.consul)) as client:
                 return await work(client)
 
-        return asyncio.run(once())
+        deadline = time.monotonic() + ASK_SECONDS
+        while True:
+            try:
+                return asyncio.run(once())
+            except ConsulUnavailable:
+                if time.monotonic() > deadline:
+                    raise
 
     # --- what really happened -----------------------------------------------------------------------------------
 
