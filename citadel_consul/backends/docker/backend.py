@@ -58,10 +58,11 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
         self._signalled: set[_Run] = set()
         self._ailing: set[_Run] = set()
         self._unchanged: dict[str, float] = {}
-        # What was seen a moment ago, so that the engine is asked once: each question is a part of a recovery.
+        # What was seen a moment ago, so that the engine is asked once: each question is a part of a recovery. ``_news``
+        # counts what could have been told of it since: ends, and beginnings of a stream, before which some are missed.
         self._found: dict[Instance, list[Container]] = {}
         self._seen: dict[Instance, tuple[int, Container]] = {}
-        self._deaths = 0
+        self._news = 0
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
@@ -79,7 +80,7 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
     # Looking.
 
     async def _look(self, instance: Instance, spec: model.DockerBackend, record: LaunchRecord | None) -> Sight:
-        deaths = self._deaths
+        news = self._news
         with _naming(instance, spec):
             found = self._found[instance] = await self._containers(spec)
             running = [container for container in found if container.running]
@@ -91,7 +92,7 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
                 )
             if running and not running[0].restarting:
                 await self._become_the_only_one(instance, running[0])
-                self._seen[instance] = deaths, running[0]
+                self._seen[instance] = news, running[0]
                 return Up(running[0].handle)
             for container in running:  # it has ended, and the engine is about to start it again
                 await self._become_the_only_one(instance, container)
@@ -143,12 +144,12 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
         with _naming(instance, spec):
             container = await self._prepared(instance, spec)
             await self._become_the_only_one(instance, container)
-            deaths = self._deaths
+            news = self._news
             await self._engine.start(container.id)
             started = await self._engine.inspect(container.id)
         if started is None:  # one that removes itself at its end can be gone by now
             return container.handle
-        self._seen[instance] = deaths, started
+        self._seen[instance] = news, started
         return started.handle
 
     async def _prepared(self, instance: Instance, spec: model.DockerBackend) -> Container:
@@ -184,8 +185,8 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
     # Watching.
 
     async def _attend(self, run: _Run) -> None:
-        deaths, container = self._seen.pop(run.instance, (0, None))
-        if container is not None and deaths == self._deaths:  # no end was told since, and from now on it is heard
+        news, container = self._seen.pop(run.instance, (0, None))
+        if container is not None and news == self._news:  # nothing was told since, and from now on it is heard
             self._conclude(run, container)
             return
         try:
@@ -198,11 +199,12 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
         self._ailing.discard(run)
 
     async def _look_at_all(self) -> None:
+        self._news += 1
         for run in list(self._runs.values()):
             await self._look_at(run)
 
     async def _take(self, event: Event) -> None:
-        self._deaths += event.action == "die"
+        self._news += event.action == "die"
         for run in list(self._runs.values()):
             if id_of(run.handle) == event.container:
                 await self._look_at(run, event.exit_code)
