@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.client import HTTPException
 
@@ -12,7 +12,7 @@ import httpx
 import pytest
 from consul_proxy import ConsulProxy, Trap
 from hall import SERVICE, Hall, succeeded
-from real_world import World
+from real_world import Process, World
 
 from citadel_consul.consul.address import parse_address
 from citadel_consul.core.operation import Kind, OperationState
@@ -96,39 +96,56 @@ def test_without_a_drain_the_request_in_hand_would_be_lost(real: World) -> None:
             held.result()
 
 
-def _roll_with_a_death(hall: Hall, nth: int, *, before: bool) -> bool:
-    """Roll while the leader dies at its nth write; returns whether there was one. Another stands by to follow it."""
-    world = hall.world
-    counts = {node: len(hall.pids(node)) for node in hall.nodes}
-    with ConsulProxy(world.consul) as proxy:
-        first = world.orchestrator(f"o{nth}a", consul=proxy.address)
-        world.until_led()
-        standby = world.orchestrator(f"o{nth}b")
-        world.until(lambda: world.snapshot().agents == set(hall.nodes), what="the agents")
-        time.sleep(1.0)  # until the standby has begun to watch; it need not have
+@dataclass
+class Succession:
+    """Orchestrators, each behind a proxy of its own: the first leads, and the second is there to follow it."""
+
+    hall: Hall
+    proxies: ExitStack
+    line: list[tuple[Process, ConsulProxy]] = field(default_factory=list)
+    count: int = 0
+
+    def fill(self) -> None:
+        """See to it that one leads and another stands by."""
+        world = self.hall.world
+        while len(self.line) < 2:
+            self.count += 1
+            proxy = self.proxies.enter_context(ConsulProxy(world.consul))
+            self.line.append((world.orchestrator(f"o{self.count}", consul=proxy.address), proxy))
+            world.until(lambda: (found := world.leader()) and found["api"] == self.line[0][0].api, what="the leader")
+
+    def roll(self, nth: int, *, before: bool) -> bool:
+        """Roll while the leader dies at its nth write; returns whether there was one."""
+        self.fill()
+        hall, world, (leader, proxy) = self.hall, self.hall.world, self.line[0]
+        counts = {node: len(hall.pids(node)) for node in hall.nodes}
         proxy.writes = 0
-        trap = proxy.trap = Trap(nth, before, first.popen.kill)
+        trap = proxy.trap = Trap(nth, before, leader.popen.kill)
         operation = world.operate(Kind.RESTART, SERVICE, rolling=True, drain_seconds=20.0, within=ROLL_SECONDS)
         proxy.trap = None
         succeeded(operation, world)
-        for process in (first, standby):
-            if process.alive:
-                process.terminate()
-    for node in hall.nodes:
-        assert len(hall.pids(node)) == counts[node] + 1, f"{node}, write {nth}\n{world.logs()}"
-        assert hall.running(node) == hall.pids(node)[-1:], f"{node}, write {nth}\n{world.logs()}"
-    return trap.sprung
+        for node in hall.nodes:
+            assert len(hall.pids(node)) == counts[node] + 1, f"{node}, write {nth}\n{world.logs()}"
+            assert hall.running(node) == hall.pids(node)[-1:], f"{node}, write {nth}\n{world.logs()}"
+        if trap.sprung:
+            leader.kill()
+            del self.line[0]
+        return trap.sprung
 
 
 def test_a_roll_survives_the_death_of_its_leader_at_each_write(real: World) -> None:
     """Before the first, and after each: what comes before the next one is the same to whoever follows."""
     hall = Hall(real, ("n1", "n2"))
     hall.open()
-    assert real.processes[-1].terminate() == 0  # each roll brings leaders of its own
-    assert _roll_with_a_death(hall, 1, before=True)
-    nth = 1
-    while _roll_with_a_death(hall, nth, before=False):
-        nth += 1
+    assert real.processes[-1].terminate() == 0  # from here on there are leaders behind proxies
+    with ExitStack() as proxies:
+        succession = Succession(hall, proxies)
+        assert succession.roll(1, before=True)
+        nth = 1
+        while succession.roll(nth, before=False):
+            nth += 1
+        for orchestrator, _ in succession.line:
+            orchestrator.kill()
     print(f"struck after {nth - 1} writes of a roll")
     assert nth - 1 >= LEAST_WRITES
     assert hall.fewest_ready() == 1
