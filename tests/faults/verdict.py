@@ -79,9 +79,9 @@ def _restless(world: World, snapshot: Snapshot, instance: Instance, passing: fro
         return f"processes {pids} run, and it is {'' if wanted else 'not '}wanted"
     if desired is None:
         return None
-    if observed is None or observed.generation < desired.generation:
+    if desired.generation > (0 if observed is None else observed.generation):  # what was never ordered has none
         return f"ordered {desired}, observed {observed}"
-    if wanted and (observed.phase is not Phase.READY or [observed.pid] != pids):
+    if wanted and (observed is None or observed.phase is not Phase.READY or [observed.pid] != pids):
         return f"processes {pids} run, and observed is {observed}"
     listed = f"{world.stack}.{instance.service}.{instance.node}" in passing
     if listed != wanted:
