@@ -149,4 +149,3 @@ class Orchestrator:
             meta={"citadel-role": "orchestrator", "citadel-stack-name": self.config.stack},
             supersede=True,
         )
-

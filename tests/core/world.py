@@ -60,8 +60,8 @@ class Behaviour:
 
     ``ready_after``: None means that it never becomes ready. ``exits_after``: when it ends by itself, with status 0 if
     ``exits_well``. ``stop_after``: None means that it withstands SIGTERM and has to be killed at the end of the
-    grace; ``unkillable`` that not even that helps. ``drained_after``: how long it has requests in hand, counted from the
-    order to drain; None for ever. ``critical``: it runs, and its checks fail.
+    grace; ``unkillable`` that not even that helps. ``drained_after``: how long it has requests in hand, from the order
+    to drain on; None for ever. ``critical``: it runs, and its checks fail.
     """
 
     cannot_start: bool = False
