@@ -86,11 +86,15 @@ async def _show(invocation: Invocation, operation_id: str, *, follow: bool) -> N
 
 async def _find(client: ConsulClient, keys: Keys, operation_id: str) -> Operation:
     """The operation of that id, with its steps. Raises InvalidInput if there is none."""
+    from citadel_consul.store.documents import UndecodableError
     from citadel_consul.store.reading import read_operation
 
     found = None
     if _ID.fullmatch(operation_id):  # anything else would be part of a path
-        found = await read_operation(client, keys, operation_id)
+        try:
+            found = await read_operation(client, keys, operation_id)
+        except UndecodableError as error:
+            raise InvalidInput.at(keys.operation(operation_id), str(error)) from error
     if found is None:
         raise InvalidInput.at("", f"there is no operation {operation_id!r}", "citadel ops list shows them")
     return found

@@ -9,7 +9,7 @@ from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
 from citadel_consul.core.operation import Operation, OperationState, Step
 from citadel_consul.core.snapshot import Defaults
-from citadel_consul.errors import ConsulRefused, InvalidInput
+from citadel_consul.errors import ConsulRefused
 from citadel_consul.store import documents
 from citadel_consul.store.documents import UndecodableError
 from citadel_consul.store.keys import ROOT, Keys
@@ -49,14 +49,11 @@ def _first(failures: ExceptionGroup[Exception]) -> Exception:
 
 
 async def read_operation(client: ConsulClient, keys: Keys, operation_id: str) -> Operation | None:
-    """One operation with its steps; None if there is none of that id. Raises InvalidInput if its key is unreadable."""
+    """One operation with its steps; None if there is none of that id."""
     entry = await client.kv_get(keys.operation(operation_id))
     if entry is None:
         return None
-    try:
-        operation = documents.OPERATION.decode(entry.value)
-    except UndecodableError as error:
-        raise InvalidInput.at(entry.key, str(error), "delete the key, or put the value right") from error
+    operation = documents.OPERATION.decode(entry.value)
     if operation.state is OperationState.PENDING:
         return operation
     return _with_steps(operation, await read_steps(client, keys, operation_id))
