@@ -163,7 +163,7 @@ def test_doctor_names_the_rights_that_are_missing_and_what_it_could_not_see(
         assert 'lacks key:read on "citadel/main/"' in findings(result.json)["token-right-missing"]
         assert "ghost-registration" not in findings(result.json), "what may not be seen is not taken for gone"
         unknown = {report["area"] for report in result.json["reports"] if report["unknown"]}
-        assert unknown == {"stack", "checks"}
+        assert unknown == {"stack", "checks", "units"}
     finally:
         guarded.consul.request("PUT", "/v1/agent/service/deregister/main.redis.n1", token=guarded.root)
 
