@@ -319,7 +319,7 @@ class CommandBackend(ExternalBackend[model.CommandBackend]):
         """Have the next agent know that a start command is at work."""
         pid, ticks = command.identity
         handle = Handle("command", pid, ticks, procfs.boot_id(), launch.instance.service)
-        self._write_if_possible(launch.instance, LaunchRecord(launch.generation, spec, handle))
+        self._notes.write_if_possible(launch.instance, LaunchRecord(launch.generation, spec, handle))
 
     def _note_stop_command(self, run: _Run, command: Errand | None) -> None:
         stopping = self._stopping.get(run)

@@ -38,9 +38,8 @@ from citadel_consul.backends.base import (
     Running,
     Unproven,
 )
-from citadel_consul.backends.journal import UnreadableRecord
 from citadel_consul.backends.launches import Launches, LaunchRecord
-from citadel_consul.backends.refusals import translated
+from citadel_consul.backends.notes import Notes
 from citadel_consul.core import model
 from citadel_consul.core.model import Instance
 from citadel_consul.errors import BackendError, BackendUnavailable
@@ -93,12 +92,11 @@ class ExternalBackend(ABC, Generic[S]):
         self._stack = stack
         self._spec_type = spec_type
         self._kind = kind
-        self._launches = Launches(state_dir, stack, kind)
+        self._notes = Notes(Launches(state_dir, stack, kind))
         self._runs: dict[Instance, Run[S]] = {}
         self._locks: defaultdict[Instance, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._sink: ExitSink | None = None
         self._notice_sink: NoticeSink | None = None
-        self._noted: dict[Instance, Mapping[str, str]] = {}
         self._tasks = asyncio.TaskGroup()
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -202,11 +200,7 @@ class ExternalBackend(ABC, Generic[S]):
 
     async def survivors(self) -> tuple[Instance, ...]:
         """See :meth:`Backend.survivors`."""
-        return tuple(
-            instance
-            for instance in self._launches.instances()
-            if instance not in self._runs and self._launches.may_run(instance)
-        )
+        return tuple(instance for instance in self._notes.unended() if instance not in self._runs)
 
     async def stop(self, instance: Instance, timeout_seconds: float) -> Exit | None:
         """See :meth:`Backend.stop`."""
@@ -235,25 +229,20 @@ class ExternalBackend(ABC, Generic[S]):
         """See :meth:`Backend.give_back`. Nobody watches it any more; found again, it is taken in hand anew."""
         with _about(instance):
             async with self._locks[instance]:
-                await self._put_back(instance, self._noted_of(instance))
+                await self._put_back(instance, self._notes.noted(instance))
                 run = self._runs.pop(instance, None)
                 if run is not None:
                     self._leave(run)
-                self._launches.forget(instance)
-                self._noted.pop(instance, None)
+                self._notes.forget(instance)
 
     async def _put_back(self, instance: Instance, noted: Mapping[str, str]) -> None:
-        """Undo what was changed about it, as :meth:`_note` noted it. Most kinds change nothing."""
-
-    def _note(self, instance: Instance, noted: Mapping[str, str]) -> None:
-        """Remember, with the next record that is written, how something was before it was taken in hand."""
-        self._noted[instance] = noted
+        """Undo what was changed about it, as was noted. Most kinds change nothing."""
 
     # Finding what runs.
 
     async def _resume(self, instance: Instance, launch: Launch | None) -> Adopted:
         """Find what runs, and watch it. Without a launch, what is on record is meant."""
-        record = self._read(instance)
+        record = self._notes.read(instance)
         recorded = self._own(record.backend) if record is not None else None
         own = self._own_spec(launch) if launch is not None else None
         spec = own or recorded
@@ -279,7 +268,7 @@ class ExternalBackend(ABC, Generic[S]):
         else:
             generation = launch.generation if launch is not None else 0
             self._tell(instance, f"{handle.unit} ran already, and citadel had not started it: taken over as it is")
-        self._write_if_possible(instance, LaunchRecord(generation, spec, handle))
+        self._notes.write_if_possible(instance, LaunchRecord(generation, spec, handle))
         timeout_seconds = launch.stop_timeout_seconds if launch is not None else 0.0
         run = Run(instance, generation, spec, handle, timeout_seconds)
         await self._watch(run)
@@ -290,28 +279,24 @@ class ExternalBackend(ABC, Generic[S]):
             return Gone()
         if record.exit is None:
             record = replace(record, exit=sight.exit or Exit.unknown("no agent saw its end"))
-            self._write_if_possible(instance, record)
+            self._notes.write_if_possible(instance, record)
         return Gone(record.generation, record.exit)
 
     # Starting, watching, ending.
 
     async def _launch(self, launch: Launch, spec: S) -> Run[S]:
         instance = launch.instance
-        previous = self._read(instance)
-        try:
-            self._write(instance, LaunchRecord(launch.generation, spec))
-        except OSError as error:
-            place = f"{instance}: cannot write its record {self._launches.path(instance)}"
-            raise translated(place, error) from error
+        previous = self._notes.read(instance)
+        self._notes.write(instance, LaunchRecord(launch.generation, spec))
         try:
             handle = await self._begin(launch, spec)
         except BackendError:  # nothing was started; after any other error something may run, and the intent stays
             if previous is None:
-                self._launches.forget(instance)
+                self._notes.forget(instance)
             else:
-                self._write_if_possible(instance, previous)
+                self._notes.write_if_possible(instance, previous)
             raise
-        self._write_if_possible(instance, LaunchRecord(launch.generation, spec, handle))
+        self._notes.write_if_possible(instance, LaunchRecord(launch.generation, spec, handle))
         run = Run(instance, launch.generation, spec, handle, launch.stop_timeout_seconds)
         await self._watch(run)
         return run
@@ -327,7 +312,7 @@ class ExternalBackend(ABC, Generic[S]):
         run.exit = known
         self._leave(run)
         del self._runs[run.instance]
-        self._write_if_possible(run.instance, LaunchRecord(run.generation, run.spec, run.handle, known))
+        self._notes.write_if_possible(run.instance, LaunchRecord(run.generation, run.spec, run.handle, known))
         run.exited.set()
         if self._sink is not None:
             self._sink(InstanceExited(run.instance, run.generation, known, run.requested))
@@ -367,29 +352,6 @@ class ExternalBackend(ABC, Generic[S]):
 
     def _own(self, backend: model.Backend) -> S | None:
         return backend if isinstance(backend, self._spec_type) else None
-
-    def _read(self, instance: Instance) -> LaunchRecord | None:
-        try:
-            return self._launches.read(instance)
-        except UnreadableRecord as error:
-            # Its name is what a service is known by, so nothing is lost but the generation.
-            _log.warning("%s: its record cannot be read: %s", instance, error)
-            return None
-
-    def _noted_of(self, instance: Instance) -> Mapping[str, str]:
-        if instance not in self._noted:
-            record = self._read(instance)
-            self._noted[instance] = record.noted if record is not None else {}
-        return self._noted[instance]
-
-    def _write(self, instance: Instance, record: LaunchRecord) -> None:
-        self._launches.write(instance, replace(record, noted=self._noted_of(instance)))
-
-    def _write_if_possible(self, instance: Instance, record: LaunchRecord) -> None:
-        try:
-            self._write(instance, record)
-        except OSError as error:
-            _log.warning("%s: cannot write its record %s: %s", instance, self._launches.path(instance), error)
 
 
 @contextmanager

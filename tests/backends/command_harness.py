@@ -125,7 +125,9 @@ class CommandHarness:
         """Kill whatever still runs."""
         for folder in (self.state_dir / "services").glob("*"):
             pid = self.pid(folder.name)
-            if pid:  # what a killed main process left is still in its group
+            if pid and is_running(pid):  # it may not have made its group yet
+                os.kill(pid, signal.SIGKILL)
+            if pid:  # what a killed main process left is still in it
                 with suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
 

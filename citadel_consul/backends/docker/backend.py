@@ -113,7 +113,7 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
             return
         await self._switch_off(container)
         attempts = str(container.restart_attempts)
-        self._note(instance, {"container": container.id, "restart": policy, "attempts": attempts})
+        self._notes.note(instance, {"container": container.id, "restart": policy, "attempts": attempts})
         self._tell(
             instance,
             f"container {container.name} had the restart policy {policy!r}, and citadel restarts it: switched off "
