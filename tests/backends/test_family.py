@@ -149,7 +149,8 @@ def test_a_process_is_read_right_whatever_its_name(odd: subprocess.Popen[bytes])
     assert 0 <= procfs.ticks_since_boot() - process.start_ticks < 1000
     assert procfs.variable(odd.pid, "NAME") == "value"
     assert procfs.variable(odd.pid, "NAM") is None
-    assert odd.pid in procfs.children(os.getpid())
+    # proc(5): while children come and go, one look may miss one. The next one sees it.
+    assert any(odd.pid in procfs.children(os.getpid()) for _ in range(100))
     assert odd.pid in {other.pid for other in procfs.processes()}
 
 
