@@ -82,14 +82,13 @@ async def until_lost(work: Coroutine[Any, Any, None]) -> CitadelError | None:
     3.13), and who goes on after that failure would never hear of the SIGTERM.
     """
     task = asyncio.ensure_future(work)
+    task.add_done_callback(_look_at)  # a cancellation can end this at any moment, and then nobody asks for the error
     try:
         await asyncio.wait({task})
     finally:
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
-            if not task.cancelled():
-                task.exception()  # looked at, so that nobody complains: the cancellation is what this ends by
     error = task.exception()
     if isinstance(error, BaseExceptionGroup):
         lost, other = error.split((LeadershipLost, ConsulUnavailable))
@@ -101,6 +100,12 @@ async def until_lost(work: Coroutine[Any, Any, None]) -> CitadelError | None:
     if error is not None and not isinstance(error, LeadershipLost | ConsulUnavailable):
         raise error
     return error
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """Have asyncio not complain of an error that nobody asked for."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Lease:
