@@ -72,8 +72,8 @@ async def test_a_service_is_registered_from_the_templates_with_what_it_says_of_i
         )
         async with registration, asyncio.timeout(5):
             await registration.registered()
-            (found,) = consul.request("GET", "/v1/agent/services").values()
-    assert (found["ID"], found["Service"], found["Port"]) == (f"web:test:{server.port}", "web", server.port)
+            found = consul.request("GET", "/v1/agent/services")[f"web:test:{server.port}"]
+    assert (found["Service"], found["Port"]) == ("web", server.port)
     assert (found["Address"], found["Tags"]) == ("127.0.0.1", ["canary", "ai_service"])
     assert found["Weights"] == {"Passing": 30, "Warning": 3}
     assert found["Meta"] == {

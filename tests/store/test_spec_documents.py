@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 
 from citadel_consul.core.model import ProcessBackend, ServiceSpec, SystemdBackend
 from citadel_consul.store.documents import SPEC, UndecodableError
@@ -19,6 +19,7 @@ from stack_writing import services
 UNIT = ServiceSpec("redis", "cache", ("n1",), SystemdBackend("redis-server.service"))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault of a spec
 @given(services("web", 80))
 def test_what_is_read_is_what_was_written(spec: ServiceSpec) -> None:
     assert SPEC.decode(SPEC.encode(spec)) == spec
