@@ -183,7 +183,7 @@ def test_test_checks_each_conftest_alone(clone: Clone) -> None:
     assert done.returncode == 1
 
 
-STAGES = ("test", "simulate", "faults", "managers", "lab")
+STAGES = ("test", "simulate", "faults", "managers")
 
 
 def with_ci(clone: Clone, **scripts: str) -> None:
