@@ -31,6 +31,11 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0, pa
         time.sleep(pause_seconds)
 
 
+def _ordinary_environment() -> dict[str, str]:
+    """Without the measuring of coverage, which takes SIGTERM for itself: an ordinary service ends by it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE_", "COV_CORE_"))}
+
+
 class ServiceProcess:
     """One instance of ``service`` in a process of its own."""
 
@@ -51,7 +56,7 @@ class ServiceProcess:
         self.popen = subprocess.Popen(
             [sys.executable, str(_PROGRAM), consul.address, service, str(self.port), mode],
             env={
-                **os.environ,
+                **_ordinary_environment(),
                 "INSTANCE_ID": self.instance_id,
                 "DRAIN_SECONDS": str(drain_seconds),
                 "TTL_SECONDS": str(ttl_seconds),
