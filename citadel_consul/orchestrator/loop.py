@@ -89,14 +89,14 @@ class ControlLoop:
         self.turns = Turns()
 
     async def run(self) -> None:
-        """Read everything, say who leads, then turn until the leadership ends."""
+        """Read everything and say who leads, then turn until the leadership ends."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._heartbeat.run())
+            # Who leads is said while everything is read: nothing is decided before both are done.
+            saying = group.create_task(self._announce(self._writer(StackState(self._stack, self._defaults))))
             state = await self._read()
-            writer = FencedWriter(
-                self._client, state, session=self._lease.session, epoch=self._lease.epoch, identity=self._identity
-            )
-            await self._announce(writer)
+            await saying
+            writer = self._writer(state)
             feed = Feed(self._client, state, self._bell)
             notifier, gossip = self._notifier(state, writer), Gossip(self._client, state)
             self._listeners = (notifier.take, gossip.take)
@@ -105,6 +105,11 @@ class ControlLoop:
             group.create_task(notifier.run())
             group.create_task(gossip.run())
             await self._turn_for_ever(state, writer, feed)
+
+    def _writer(self, state: StackState) -> FencedWriter:
+        return FencedWriter(
+            self._client, state, session=self._lease.session, epoch=self._lease.epoch, identity=self._identity
+        )
 
     def _notifier(self, state: StackState, writer: FencedWriter) -> Notifier:
         outbox = Outbox(self._client, state.keys, writer)
