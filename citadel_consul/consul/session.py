@@ -63,6 +63,7 @@ class Sessions(Endpoint):
             body["TTL"] = milliseconds(ttl_seconds)
         if node is not None:
             body["Node"] = node
+        _ = self._api  # loaded now (30 ms), and not when a dead leader's session has to be destroyed at once
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(ConsulUnavailable),
             wait=wait_exponential(multiplier=0.005, max=0.2),
