@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.lease import Lease
-from citadel_consul.consul.transaction import check_session, lock, unlock
+from citadel_consul.consul.transaction import lock, unlock
 from citadel_consul.consul.watch import Fresh, watch
 from citadel_consul.errors import Conflict, ConsulRefused, ConsulUnavailable, Refused
+from citadel_consul.orchestrator.fence import Fence
 from citadel_consul.store import documents
 from citadel_consul.store.documents import HandoverRequest, UndecodableError
 from citadel_consul.store.keys import Keys
@@ -93,9 +94,8 @@ async def _hand_over(client: ConsulClient, stack: str, lease: Lease, request: Ha
         for candidate in await candidates(client, stack):
             if candidate.session != lease.session and candidate.answers_to(request.to):
                 log.info("handing over to %s, as %s asked", candidate.id, request.by)
-                await client.transact(
+                await Fence(client, keys.leader, lease.session).write(
                     [
-                        check_session(keys.leader, lease.session),
                         unlock(keys.leader, lease.value, lease.session),
                         lock(keys.leader, lease.value, candidate.session),
                     ]

@@ -21,6 +21,7 @@ from citadel_consul.errors import Conflict, ConsulUnavailable
 from citadel_consul.notification.channel import Channel
 from citadel_consul.orchestrator.backoff import Backoffs
 from citadel_consul.orchestrator.feed import Feed
+from citadel_consul.orchestrator.fence import Fence
 from citadel_consul.orchestrator.gossip import Gossip
 from citadel_consul.orchestrator.heartbeat import Heartbeat
 from citadel_consul.orchestrator.housekeeping import Housekeeping
@@ -107,9 +108,8 @@ class ControlLoop:
             await self._turn_for_ever(state, writer, feed)
 
     def _writer(self, state: StackState) -> FencedWriter:
-        return FencedWriter(
-            self._client, state, session=self._lease.session, epoch=self._lease.epoch, identity=self._identity
-        )
+        fence = Fence(self._client, state.keys.leader, self._lease.session)
+        return FencedWriter(fence, state, epoch=self._lease.epoch, identity=self._identity)
 
     def _notifier(self, state: StackState, writer: FencedWriter) -> Notifier:
         outbox = Outbox(self._client, state.keys, writer)

@@ -1,8 +1,4 @@
-"""The one road by which a leader writes (invariant I3).
-
-Every transaction begins with ``check-session`` on the leader lock: Consul itself refuses the write of a leader that
-was deposed, however late it arrives and whatever the leader believes. There is no other function that writes as
-leader, and this module has no other way to write.
+"""From the actions of a decision to documents and transactions, written through the fence (see ``fence``).
 
 A decision may need more than one transaction (64 operations each). The order is such that any prefix leaves a state
 from which a fresh look goes on: incidents first, so that no attempt is made that was not counted, then what is wanted,
@@ -14,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
-from citadel_consul.consul.transaction import MAX_OPERATIONS, TxnOp, TxnResult, cas, check_session, delete, set_key
+from citadel_consul.consul.transaction import MAX_OPERATIONS, TxnOp, TxnResult, cas, delete, set_key
 from citadel_consul.core.actions import (
     Action,
     RecordEvent,
@@ -30,6 +25,7 @@ from citadel_consul.core.actions import (
 from citadel_consul.core.incident import Incident
 from citadel_consul.core.operation import Operation, Step
 from citadel_consul.core.stats import ServiceStats
+from citadel_consul.orchestrator.fence import Fence
 from citadel_consul.store import documents
 from citadel_consul.store.documents import Event, NodeDesired, StepChunk
 from citadel_consul.store.identifiers import new_id
@@ -65,10 +61,9 @@ class Changes:
 class FencedWriter:
     """Writes the actions of a leader under its session. Each leadership has a writer of its own."""
 
-    def __init__(self, client: ConsulClient, state: StackState, *, session: str, epoch: int, identity: str) -> None:
-        self._client = client
+    def __init__(self, fence: Fence, state: StackState, *, epoch: int, identity: str) -> None:
+        self._fence = fence
         self._state = state
-        self._session = session
         self._identity = identity
         self.epoch = epoch
 
@@ -99,9 +94,7 @@ class FencedWriter:
             await self._transact(batch)
 
     async def _transact(self, batch: list[Write]) -> None:
-        fence = check_session(self._state.keys.leader, self._session)
-        result = await self._client.transact([fence, *(write.operation for write in batch)])
-        self._take(batch, result)
+        self._take(batch, await self._fence.write([write.operation for write in batch]))
 
     # --- from actions to documents ------------------------------------------------------------------------------
 

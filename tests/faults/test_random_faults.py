@@ -94,7 +94,7 @@ def test_no_invariant_is_broken_by_random_faults(
     assert sum(len(lane.log) for lane in lanes) == rounds
 
 
-FENCE = ("orchestrator/writer.py", "transact([fence, *", "transact([*")
+FENCE = ("orchestrator/fence.py", "[check_session(self.leader_key, self.session), *operations]", "list(operations)")
 EPOCH = ("agent/orders.py", "if wanted.epoch < self._reporter.document.epoch:", "if False:")
 
 

@@ -91,9 +91,9 @@ BUGS = (
     # --- fencing ----------------------------------------------------------------------------------------------------
     Bug(
         "the fence is not the first operation of a leader's write",
-        "orchestrator/writer.py",
-        "        result = await self._client.transact([fence, *(write.operation for write in batch)])",
-        "        result = await self._client.transact([write.operation for write in batch] or [fence])",
+        "orchestrator/fence.py",
+        "[check_session(self.leader_key, self.session), *operations]",
+        "list(operations)",
     ),
     Bug(
         "an agent follows orders of any epoch",

@@ -20,6 +20,7 @@ from citadel_consul.core.notice import Notice, Transition
 from citadel_consul.core.snapshot import Defaults
 from citadel_consul.errors import LeadershipLost, ReceiverRefused, ReceiverUnavailable
 from citadel_consul.notification.channel import Channel
+from citadel_consul.orchestrator.fence import Fence
 from citadel_consul.orchestrator.notifying import Notifier, Patience
 from citadel_consul.orchestrator.outbox import KEPT, Outbox
 from citadel_consul.orchestrator.writer import FencedWriter
@@ -68,7 +69,8 @@ class Leadership:
     def __init__(self, client: ConsulClient, state: StackState, session: str, identity: str) -> None:
         self.client = client
         self.state = state
-        self.writer = FencedWriter(client, self.state, session=session, epoch=7, identity=identity)
+        fence = Fence(client, state.keys.leader, session)
+        self.writer = FencedWriter(fence, self.state, epoch=7, identity=identity)
         self.identity = identity
         self.session = session
         self.notifier: Notifier | None = None
