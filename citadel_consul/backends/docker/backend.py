@@ -20,11 +20,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from citadel_consul.backends.base import Exit, Handle, Launch, Unproven
 from citadel_consul.backends.docker import compose
@@ -122,11 +124,14 @@ class DockerBackend(ExternalBackend[model.DockerBackend]):
 
     async def _switch_off(self, container: Container) -> None:
         """Set the restart policy to ``no``, which an engine refuses while the container is just ending."""
-        for pause in (0.05, 0.2, 1.0):
-            with suppress(EngineRefusedError):
-                return await self._engine.set_restart_policy(container.id, "no")
-            await asyncio.sleep(pause)
-        return await self._engine.set_restart_policy(container.id, "no")
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(EngineRefusedError),
+            wait=wait_exponential(multiplier=0.05, max=1.0),
+            stop=stop_after_attempt(6),
+            reraise=True,
+        ):
+            with attempt:
+                await self._engine.set_restart_policy(container.id, "no")
 
     async def _put_back(self, instance: Instance, noted: Mapping[str, str]) -> None:
         container = await self._engine.inspect(noted["container"]) if "container" in noted else None
