@@ -15,6 +15,7 @@ import asyncio
 import collections
 import contextvars
 import heapq
+import itertools
 from asyncio.events import Handle
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
@@ -59,8 +60,33 @@ class _NoSelector:
         raise StuckError(f"the simulated loop has no files to select from ({name})")
 
 
+class _Task(asyncio.Task[Any]):
+    """A task whose place in a set follows from the order of creation, and not from where it lies in memory."""
+
+    def __init__(self, work: Any, *, number: int, **options: Any) -> None:
+        self._number = number
+        super().__init__(work, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class _Future(asyncio.Future[Any]):
+    """The same for a future."""
+
+    def __init__(self, *, number: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._number = number
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class SimulatedLoop(asyncio.BaseEventLoop):
-    """See the module. ``before_step`` is called before each callback with the process that it belongs to."""
+    """See the module. ``before_step`` is called before each callback with the process that it belongs to.
+
+    Groups of tasks and waits keep sets, and cancel and wake in the order of those: it has to be the same each time.
+    """
 
     def __init__(self, start: float = 1000.0) -> None:
         super().__init__()
@@ -69,6 +95,14 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.network: Network | None = None
         self.before_step: Callable[[Process], None] | None = None
         self.steps = 0
+        self._numbers = itertools.count()
+        self.set_task_factory(self._number_task)
+
+    def _number_task(self, loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
+        return _Task(work, number=next(self._numbers), loop=loop, **options)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return _Future(number=next(self._numbers), loop=self)
 
     def time(self) -> float:
         return self._now

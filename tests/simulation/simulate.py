@@ -102,11 +102,15 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1, metavar="SEED", help="the first one (default 1)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes at once")
     parser.add_argument("--tell", type=int, metavar="SEED", help="tell the story of this seed, whatever its end")
+    parser.add_argument("--after", type=int, default=0, metavar="N", help="first tell N others, unheard (for --tell)")
     parser.add_argument("--first-failure", action="store_true", help="stop at the first that fails; one process")
     options = parser.parse_args()
     if options.tell is not None:
+        for seed in range(1, options.after + 1):
+            tell(story_of(seed))
         outcome = tell(story_of(options.tell))
         print("\n".join([*outcome.timeline, *(f"VIOLATION {text}" for text in outcome.violations)]))
+        print(f"{outcome.steps:,} steps of processes, {outcome.seconds:.3f} s of theirs")
         sys.exit(bool(outcome.violations))
     if options.seeds < 1 or options.jobs < 1:
         parser.error("--seeds and --jobs are at least 1")

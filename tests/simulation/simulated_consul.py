@@ -312,10 +312,8 @@ class Link(httpx.AsyncBaseTransport):
     def __init__(self, agent: Agent, process: Process | None = None) -> None:
         self.agent = agent
         self.process = process
-        self.requests = 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.requests += 1
         agent, cluster = self.agent, self.agent.cluster
         process = PROCESS.get()
         await asyncio.sleep(self._travel())

@@ -14,9 +14,9 @@ SEEDS = 200
 ENOUGH_SECONDS = 500
 
 UNFENCED = """
-import citadel_consul.orchestrator.writer as writer
+import citadel_consul.orchestrator.fence as fence
 from citadel_consul.consul.transaction import check_not_exists
-writer.check_session = lambda key, session: check_not_exists("citadel/nobody")
+fence.check_session = lambda key, session: check_not_exists("citadel/nobody")
 """
 
 
@@ -45,8 +45,8 @@ def test_no_story_of_the_first_seeds_violates_an_invariant() -> None:
     assert not done.stderr, done.stderr  # an exception that nobody looked at is printed there
 
 
-def test_a_seed_tells_the_same_story_each_time() -> None:
-    first, second = simulate("--tell", "7"), simulate("--tell", "7")
+def test_a_seed_tells_the_same_story_each_time_and_whatever_was_told_before() -> None:
+    first, second = simulate("--tell", "7"), simulate("--tell", "7", "--after", "5")
     assert first.stdout == second.stdout
     assert first.stdout.count("\n") > 10
 
