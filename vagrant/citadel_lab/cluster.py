@@ -72,3 +72,21 @@ def all_alive(topology: Topology) -> bool:
     """Whether there is a leader that sees every node alive."""
     seen = members(consul_leader(topology))
     return all(seen.get(node.name) == "alive" for node in topology.nodes)
+
+
+def can_lose_a_server(topology: Topology) -> bool:
+    """Whether every node is alive and one server more than quorum needs has a vote.
+
+    A server that was silent can have lost its vote meanwhile (Consul's autopilot removes dead servers) and gets it back
+    only when it has been stable for ten seconds. Whoever takes away another one before takes the quorum.
+    """
+    if not all_alive(topology):
+        return False
+    health = ask_leader(topology, "operator/autopilot/health")  # Consul answers 429, so None, while it is not healthy
+    return isinstance(health, dict) and bool(health.get("FailureTolerance", 0) >= 1)
+
+
+def ask_leader(topology: Topology, path: str) -> Any:
+    """GET ``path`` of the Consul leader, decoded; None without a leader or a usable answer."""
+    leader = consul_leader(topology)
+    return ask(leader, path) if leader is not None else None
