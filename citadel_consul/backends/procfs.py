@@ -17,6 +17,7 @@ from citadel_consul.backends.refusals import translated
 from citadel_consul.errors import BackendError
 
 _CHUNK = 64 * 1024
+_PF_KTHREAD = 0x00200000  # include/linux/sched.h
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -30,11 +31,17 @@ class Process:
     group: int
     session: int
     start_ticks: int
+    flags: int = 0
 
     @property
     def identity(self) -> tuple[int, int]:
         """What no other process of this boot has or will have."""
         return self.pid, self.start_ticks
+
+    @property
+    def of_kernel(self) -> bool:
+        """Whether it is a thread of the kernel, which runs no program."""
+        return bool(self.flags & _PF_KTHREAD)
 
     @property
     def ended(self) -> bool:
@@ -49,13 +56,17 @@ def read(pid: int) -> Process | None:
         return None
     # The name in parentheses may itself hold spaces and parentheses: count from the last one.
     fields = raw[raw.rindex(b")") + 2 :].split()
-    return Process(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+    numbers = (int(fields[index]) for index in (1, 2, 3, 19, 6))
+    return Process(pid, fields[0].decode(), *numbers)
 
 
 def processes() -> list[Process]:
-    """Every process of this PID namespace, threads of the kernel (which have no session) left out."""
+    """Every process of this PID namespace, threads of the kernel left out.
+
+    Their session does not tell them: in a container, whatever was started from outside has the session 0 as well.
+    """
     found = (read(pid) for pid in _pids())
-    return [process for process in found if process is not None and process.session != 0]
+    return [process for process in found if process is not None and not process.of_kernel]
 
 
 def children(pid: int) -> list[int]:

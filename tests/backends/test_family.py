@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,6 +153,22 @@ def test_a_process_is_read_right_whatever_its_name(odd: subprocess.Popen[bytes])
     # proc(5): while children come and go, one look may miss one. The next one sees it.
     assert any(odd.pid in procfs.children(os.getpid()) for _ in range(100))
     assert odd.pid in {other.pid for other in procfs.processes()}
+
+
+def test_threads_of_the_kernel_are_no_processes() -> None:
+    assert not Process(MAIN, "S", 1, 0, 0, 1001, flags=0x0040_0100).of_kernel
+    assert Process(2, "S", 0, 0, 0, 0, flags=0x0020_8040).of_kernel  # kthreadd of a Linux 6
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making a PID namespace takes root")
+def test_a_process_whose_session_is_of_another_namespace_is_seen() -> None:
+    """It shows as session 0 then: so does everything that is run in a container by ``docker exec``."""
+    code = "import os; from citadel_consul.backends.procfs import processes; print(os.getsid(0), len(processes()))"
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", code]
+    done = subprocess.run(inside, capture_output=True, text=True, check=False)
+    if done.returncode != 0 and "unshare" in done.stderr:
+        pytest.skip(done.stderr)
+    assert done.stdout == "0 1\n", done.stderr
 
 
 def test_what_is_not_there_is_not_there() -> None:
