@@ -25,6 +25,7 @@ from citadel_consul.notification.document import document_of
 EXCERPT_BYTES: Final = 300
 """How much of what a failed command said last is told."""
 _CHUNK: Final = 4096
+_PIPE_CHUNKS: Final = 17  # 64 KiB (pipe(7)), and the end
 _SECRETS: Final = ("CONSUL_HTTP_TOKEN", "CONSUL_HTTP_AUTH")
 
 
@@ -119,11 +120,16 @@ class _Errors:
         return f": {text}" if text else ""
 
     def _read(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            chunk = os.read(self._outlet, _CHUNK)
-            self._last = (self._last + chunk)[-EXCERPT_BYTES:]
+        # At most what a full pipe holds: who outlives the command may go on writing as fast as this reads.
+        for _ in range(_PIPE_CHUNKS):
+            try:
+                chunk = os.read(self._outlet, _CHUNK)
+            except BlockingIOError:
+                return
             if not chunk:
                 asyncio.get_running_loop().remove_reader(self._outlet)
+                return
+            self._last = (self._last + chunk)[-EXCERPT_BYTES:]
 
 
 def _environment(notice: Notice) -> Mapping[str, str]:
