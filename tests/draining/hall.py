@@ -80,6 +80,10 @@ class Hall:
         """Every process that the instance ever had, in order."""
         return self.world.lives(f"{SERVICE}@{node}")
 
+    def lives(self) -> set[str]:
+        """Every process that there ever was, by number, as they answer."""
+        return {str(pid) for node in self.nodes for pid in self.pids(node)}
+
     def running(self, node: str) -> list[int]:
         return self.world.running_pids().get(f"{SERVICE}@{node}", [])
 

@@ -35,8 +35,7 @@ class Traffic:
     url: str
     answers: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    target: int = 0
-    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, consul: str, until: asyncio.Event) -> None:
         resolver = Resolver(consul=parse_address(consul))
@@ -45,11 +44,12 @@ class Traffic:
             for number in range(CLIENTS):
                 group.create_task(self._ask(client, "POST" if number % 2 else "GET", until))
 
-    async def more(self, count: int) -> None:
-        """Wait for some more answers."""
-        self.target = len(self.answers) + count
-        self.reached.clear()
-        await self.reached.wait()
+    async def by_all(self, processes: set[str]) -> None:
+        """Wait until each of ``processes`` has answered, or fail."""
+        async with asyncio.timeout(30.0):
+            while not processes <= set(self.answers):
+                self.news.clear()
+                await self.news.wait()
 
     async def _ask(self, client: httpx.AsyncClient, method: str, until: asyncio.Event) -> None:
         while not until.is_set():
@@ -60,8 +60,7 @@ class Traffic:
                 self.failures.append(f"{method}: {error!r}")
             else:
                 self.answers.append(response.text)
-                if len(self.answers) >= self.target:
-                    self.reached.set()
+                self.news.set()
             await asyncio.sleep(PAUSE_SECONDS)
 
 
@@ -71,15 +70,15 @@ async def test_no_request_fails_while_three_instances_are_rolled(real: World) ->
     traffic, end = Traffic(f"http://{SERVICE}.consul/"), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(traffic.run(real.consul, end))
+        await traffic.by_all(hall.lives())
         operation = await asyncio.to_thread(real.operate, Kind.RESTART, SERVICE, rolling=True, within=ROLL_SECONDS)
-        await traffic.more(100)  # the last instance takes part again
+        succeeded(operation, real)
+        await traffic.by_all(hall.lives())  # the last instance takes part again
         end.set()
-    succeeded(operation, real)
     print(f"{len(traffic.answers)} requests, {len(traffic.failures)} failures")
     assert traffic.failures == []
-    lives = [pid for node in NODES for pid in hall.pids(node)]
     assert [len(hall.pids(node)) for node in NODES] == [2, 2, 2]
-    assert set(traffic.answers) == set(map(str, lives)), "not every process had its share"
+    assert set(traffic.answers) == hall.lives()
     assert hall.fewest_ready() == 2
     assert all("drain-timed-out" not in hall.history(node) for node in NODES)
 
