@@ -28,7 +28,7 @@ from citadel_consul.core.measurement import PATH, CheckCounts, Measurement, Node
 from citadel_consul.core.model import Check, CheckKind, ServiceSpec
 from citadel_consul.core.snapshot import CheckStatus
 from citadel_consul.store import documents
-from citadel_consul.telemetry.responder import Responder
+from citadel_consul.telemetry.responder import Page, Responder
 
 FRESH_SECONDS = 1.0
 ANSWER_SECONDS = 0.5
@@ -38,6 +38,8 @@ BODY_BYTES = 64 * 1024
 """How much of what a health endpoint says is read."""
 ENDPOINT_SECONDS = 2.0
 """How long a health endpoint may take that no check asks."""
+FOOTPRINT_PATH = "/metrics"
+"""Where an agent shows Prometheus what it takes itself."""
 MEASURED = frozenset({CheckKind.HTTP, CheckKind.TCP})
 
 
@@ -85,10 +87,10 @@ class Gauge:
         """Answer on ``listener`` until cancelled."""
         async with asyncio.TaskGroup() as group:
 
-            async def answer() -> bytes:
-                return documents.encode_measurements(await self.measure(group))
+            async def answer() -> Page:
+                return Page(documents.encode_measurements(await self.measure(group)))
 
-            await Responder({PATH: answer}).serve(listener)
+            await Responder({PATH: answer, FOOTPRINT_PATH: _footprint}).serve(listener)
 
     async def measure(self, group: asyncio.TaskGroup) -> NodeMeasurements:
         """What is known now, and within :data:`ANSWER_SECONDS` from now. Questions under way go on in ``group``."""
@@ -178,6 +180,12 @@ class Gauge:
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             return _Answer(Finding(str(error) or type(error).__name__), None)
         return _Answer(finding, loop.time() - began, body)
+
+
+async def _footprint() -> Page:
+    from citadel_consul.telemetry.footprint import MEDIA_TYPE, exposition  # only agents that are scraped need it
+
+    return Page(exposition(), MEDIA_TYPE)
 
 
 def teller_of(spec: ServiceSpec) -> Check | None:

@@ -25,6 +25,7 @@ from citadel_consul.core.operation import Kind, OperationState
 from citadel_consul.core.snapshot import Snapshot
 from citadel_consul.core.stats import ServiceStats, Standing, availability, stack_account
 from citadel_consul.orchestrator.orchestrator import Orchestrator
+from citadel_consul.telemetry.footprint import Footprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Reading:
 def expose(meter: Meter, orchestrator: Orchestrator, reading: Reading) -> bytes:
     """All metrics in Prometheus' text format."""
     registry = CollectorRegistry()
+    registry.register(Footprint())
     registry.register(_Scrape(meter, orchestrator, reading))
     return generate_latest(registry)
 

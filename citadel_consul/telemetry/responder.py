@@ -1,8 +1,8 @@
 """A small HTTP server for processes that have something to show and nothing to be told.
 
-It answers GET and HEAD of a few paths with JSON, one request a connection. What it costs is bounded whatever anybody
-sends: so many connections at a time, so many seconds for each, so many bytes of a request. A framework would double the
-memory of a node agent.
+It answers GET and HEAD of a few paths, one request a connection. What it costs is bounded whatever anybody sends: so
+many connections at a time, so many seconds for each, so many bytes of a request. A framework would double the memory of a
+node agent.
 """
 
 from __future__ import annotations
@@ -24,13 +24,23 @@ REQUEST_SECONDS = 5.0
 MAX_HEAD_BYTES = 8 * 1024
 ACCEPT_PAUSE_SECONDS = 0.1
 
-Answer = Callable[[], Awaitable[bytes]]
-"""Makes the JSON of one path at the moment of the request."""
+JSON = "application/json"
+
+
+class Page(NamedTuple):
+    """What one path shows."""
+
+    body: bytes
+    media_type: str = JSON
+
+
+Answer = Callable[[], Awaitable[Page]]
+"""Makes the page of one path at the moment of the request."""
 
 
 class _Reply(NamedTuple):
     status: HTTPStatus
-    body: bytes
+    page: Page
 
 
 class Responder:
@@ -108,13 +118,13 @@ async def _read_request(wire: h11.Connection, connection: socket.socket) -> h11.
 
 
 def _refusal(status: HTTPStatus, detail: str) -> _Reply:
-    return _Reply(status, orjson.dumps({"status": status.value, "detail": detail}))
+    return _Reply(status, Page(orjson.dumps({"status": status.value, "detail": detail})))
 
 
 def _written(wire: h11.Connection, reply: _Reply, *, with_body: bool) -> bytes:
     headers = [
-        ("Content-Type", "application/json"),
-        ("Content-Length", str(len(reply.body))),
+        ("Content-Type", reply.page.media_type),
+        ("Content-Length", str(len(reply.page.body))),
         ("Cache-Control", "no-store"),
         ("X-Content-Type-Options", "nosniff"),
         ("Connection", "close"),
@@ -125,5 +135,5 @@ def _written(wire: h11.Connection, reply: _Reply, *, with_body: bool) -> bytes:
         h11.Response(status_code=reply.status.value, headers=headers, reason=reply.status.phrase)
     ]
     if with_body:
-        events.append(h11.Data(data=reply.body))
+        events.append(h11.Data(data=reply.page.body))
     return b"".join(wire.send(event) or b"" for event in [*events, h11.EndOfMessage()])

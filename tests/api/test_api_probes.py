@@ -62,7 +62,9 @@ async def test_prometheus_sees_leader_services_and_operations(consul: ConsulSpac
     asked = (("code", "200"), ("method", "POST"), ("route", f"{API}/startup"))
     assert found["citadel_api_requests_total", asked] == 1
     assert "no-such-path-of-mine" not in answer.text
-    assert all(name.startswith("citadel_") for name, _ in found)
+    assert found["citadel_tasks", ()] > 1
+    assert found["process_resident_memory_bytes", ()] > 1_000_000
+    assert all(name.startswith(("citadel_", "process_")) for name, _ in found)
 
 
 async def test_a_standby_says_that_it_does_not_lead(quiet: QuietSite) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from speaking_service import Speaker, speaking
 
 from citadel_consul.agent import gauge as gauge_module
@@ -284,3 +285,21 @@ async def test_it_is_served_over_http_and_read_back_as_it_is(node: Node) -> None
     read = documents.MEASUREMENTS.decode(answer.content)
     assert read == NodeMeasurements("n1", 1000.0, read.checks, {"web": read.instances["web"]})
     assert read.instances["web"].figures == {"queue_size": 3}
+
+
+async def test_prometheus_is_shown_what_the_agent_takes_itself(node: Node) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        listener = stack.enter_context(bind("127.0.0.1", 0, setting="agent.bind", flag="--agent-bind"))
+        gauge, group = await stack.enter_async_context(node.gauge())
+        serving = group.create_task(gauge.run(listener))
+        async with httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.get(f"http://{address_of(listener, '127.0.0.1')}/metrics")
+        tasks = len(asyncio.all_tasks())
+        serving.cancel()
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    families = text_string_to_metric_families(answer.text)
+    samples = {sample.name: sample.value for family in families for sample in family.samples}
+    assert samples["citadel_tasks"] == tasks + 1  # the one that answered
+    assert samples["citadel_threads"] >= 1
+    assert samples["process_open_fds"] >= 3
+    assert samples["process_resident_memory_bytes"] > 1_000_000

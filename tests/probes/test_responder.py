@@ -15,14 +15,14 @@ import pytest
 from citadel_consul.errors import InvalidInput
 from citadel_consul.telemetry import responder
 from citadel_consul.telemetry.listener import address_of, bind
-from citadel_consul.telemetry.responder import Responder
+from citadel_consul.telemetry.responder import Page, Responder
 
 
-async def _numbers() -> bytes:
-    return b'{"a": 1}'
+async def _numbers() -> Page:
+    return Page(b'{"a": 1}')
 
 
-async def _broken() -> bytes:
+async def _broken() -> Page:
     raise KeyError("a bug")
 
 
