@@ -1,8 +1,8 @@
 """A small HTTP server for processes that have something to show and nothing to be told.
 
 It answers GET and HEAD of a few paths, one request a connection. What it costs is bounded whatever anybody sends: so
-many connections at a time, so many seconds for each, so many bytes of a request. A framework would double the memory of a
-node agent.
+many connections at a time, so many seconds for each, so many bytes of a request. A framework would double the memory of
+a node agent.
 """
 
 from __future__ import annotations
