@@ -18,7 +18,8 @@ from typing import Any
 from unittest import mock
 
 from clockwork import Process, SimulatedLoop, StuckError
-from simulated_consul import Agent, Cluster, Link
+from simulated_consul import Agent, Cluster
+from simulated_link import Link, SimulatedTransport
 
 from citadel_consul.agent.agent import AgentConfig, NodeAgent
 from citadel_consul.agent.chronicle import Chronicle, Entry
@@ -26,7 +27,6 @@ from citadel_consul.agent.readiness import Finding, Prober
 from citadel_consul.backends.fake import FakeBackend, FakeMachine
 from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.client import ConsulClient
-from citadel_consul.consul.transport import HttpxTransport
 from citadel_consul.core.model import Check, Edge, Instance, ServiceSpec
 from citadel_consul.core.snapshot import Defaults
 from citadel_consul.orchestrator.orchestrator import Orchestrator, OrchestratorConfig
@@ -35,8 +35,6 @@ from citadel_consul.store.keys import Keys
 from citadel_consul.store.state import instance_of
 
 STACK = "sim"
-EPOCH = 1_750_000_000.0
-"""Unix seconds at the loop's zero."""
 API_PORT = 8000
 
 
@@ -168,9 +166,6 @@ class Site:
         loop.network = self
         self.operator = Process("operator", plan.nodes[0])
 
-    def wall(self) -> float:
-        return EPOCH + self.loop.time()
-
     def _healthy(self, registration: str) -> bool:
         instance = instance_of(STACK, registration)
         return instance is None or self.machines[instance.node].healthy(instance)
@@ -178,7 +173,7 @@ class Site:
     def client(self, node: str, process: Process) -> ConsulClient:
         """A client of the Consul agent on ``node``."""
         address = parse_address(f"{self.consul[node].address}:8500")
-        return ConsulClient(address, transport=HttpxTransport(address, transport=Link(self.consul[node], process)))
+        return ConsulClient(address, transport=SimulatedTransport(address, transport=Link(self.consul[node], process)))
 
     # --- processes -------------------------------------------------------------------------------------------------
 
@@ -218,7 +213,7 @@ class Site:
             api=f"{self.consul[node].address}:{API_PORT}",
             defaults=Defaults(recovery_delay_seconds=2.0, startup_timeout_seconds=60.0, shutdown_timeout_seconds=60.0),
         )
-        await Orchestrator(self.client(node, process), config, wall=self.wall).run()
+        await Orchestrator(self.client(node, process), config, wall=self.loop.wall).run()
 
     async def _agent(self, node: str, process: Process) -> None:
         config = AgentConfig(stack=STACK, node=node, address=self.consul[node].address, home=f"{node}:/var/lib/citadel")
@@ -231,7 +226,7 @@ class Site:
                 render=lambda spec, status: _registration(spec, node, self.consul[node].address, status),
                 chronicle=MemoryChronicle(self.histories[node]),
                 make_prober=lambda: SimulatedProber(self.machines[node], node),
-                wall=self.wall,
+                wall=self.loop.wall,
             )
             await agent.run()
 
@@ -243,7 +238,7 @@ class Site:
         """To an orchestrator's API: it stands until that process ends, and is refused when there is none."""
         await asyncio.sleep(self.draw.uniform(0.0001, 0.001))
         node = next(n for n, agent in self.consul.items() if agent.address == host)
-        if not self.consul[node].linked.is_set():
+        if not self.consul[node].linked:
             await loop.create_future()  # what is cut off does not answer; the caller's time-out ends this
         process = self.processes.get(f"orchestrator-{node}")
         if process is None or not process.alive:
@@ -309,16 +304,13 @@ def everything_drawn_from(seed: int, loop: SimulatedLoop) -> Iterator[None]:
     own = random.Random(seed ^ 0x5EED)
     ids = mock.Mock(choice=own.choice)
 
-    def wall() -> float:
-        return EPOCH + loop.time()
-
     def unique() -> uuid.UUID:
         return uuid.UUID(int=own.getrandbits(128), version=4)
 
     with (
         _clocks_of_defaults(loop),
         mock.patch.object(time, "monotonic", loop.time),
-        mock.patch.object(time, "time", wall),
+        mock.patch.object(time, "time", loop.wall),
         mock.patch.object(uuid, "uuid4", unique),
         mock.patch.object(identifiers, "secrets", ids),
     ):
@@ -330,7 +322,7 @@ def _clocks_of_defaults(loop: SimulatedLoop) -> Iterator[None]:
     """Clocks that are the default of an argument were bound when the function was made."""
     import time
 
-    clocks = {time.monotonic: loop.time, time.time: lambda: EPOCH + loop.time()}
+    clocks = {time.monotonic: loop.time, time.time: loop.wall}
     changed: list[tuple[dict[str, Any], str, Any]] = []
     for function in _functions_of_citadel():
         defaults = function.__kwdefaults__ or {}

@@ -103,6 +103,8 @@ class Store:
         self.catalog_index = 1
         self._ids = ids
         self._watchers: dict[int, tuple[str, Watcher]] = {}
+        self._indexes: dict[str, int] = {}
+        """Of prefixes, until the next write: every watch asks after each."""
         self._numbers = itertools.count()
         self.on_write: list[Callable[[object, list[dict[str, Any]]], None]] = []
 
@@ -115,6 +117,7 @@ class Store:
         return lambda: self._watchers.pop(number, None) and None
 
     def _changed(self, topic: str) -> None:
+        self._indexes.clear()
         for wanted, watcher in list(self._watchers.values()):
             if wanted == topic:
                 watcher()
@@ -130,9 +133,12 @@ class Store:
         return entry.modify_index if entry is not None else self.kv_index
 
     def index_below(self, prefix: str) -> int:
-        found = [entry.modify_index for key, entry in self.kv.items() if key.startswith(prefix)]
-        found += [index for key, index in self.graves.items() if key.startswith(prefix)]
-        return max(found, default=self.kv_index)
+        found = self._indexes.get(prefix)
+        if found is None:
+            known = [entry.modify_index for key, entry in self.kv.items() if key.startswith(prefix)]
+            known += [index for key, index in self.graves.items() if key.startswith(prefix)]
+            found = self._indexes[prefix] = max(known, default=self.kv_index)
+        return found
 
     def transact(self, who: object, operations: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
         """Carry out all or none: the results, or what is wrong with each operation ('' if nothing)."""
@@ -155,6 +161,7 @@ class Store:
             return [], errors
         if changed:
             self.index = self.kv_index = index
+            self._indexes.clear()
             for hear in self.on_write:
                 hear(who, operations)
             self._changed("kv")

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from checker import stops_in_place, unfinished, violations
-from clockwork import Process, SimulatedLoop, StuckError
-from simulated_site import EPOCH, STACK, Plan, Site, everything_drawn_from
+from clockwork import EPOCH, Process, SimulatedLoop, StuckError
+from simulated_site import STACK, Plan, Site, everything_drawn_from
 
 from citadel_consul.agent.chronicle import Entry
 from citadel_consul.core.model import (
@@ -264,7 +264,7 @@ class Telling:
             entry = self.site.cluster.store.kv.get(self.site.keys.leader)
             if entry is None:
                 return None
-            from simulated_consul import decoded
+            from simulated_store import decoded
 
             name = f"orchestrator-{documents.LEADER.decode(decoded(entry.value)).node}"
         process = self.site.processes.get(name)

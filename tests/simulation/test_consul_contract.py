@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import pytest
 from clockwork import Process
-from simulated_consul import Agent, Cluster, Link
+from simulated_consul import Agent, Cluster
+from simulated_link import Link
 from test_consul_agent import (  # noqa: F401  # collected here as well, over other fixtures
     test_an_unknown_state_is_a_mistake_and_not_an_empty_list,
     test_feeding_a_check_that_the_agent_does_not_have_is_told_from_an_outage,
