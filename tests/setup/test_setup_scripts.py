@@ -213,7 +213,7 @@ def test_ci_runs_what_failed_once_more_and_ends_as_that_does(clone: Clone, statu
 
 
 def test_ci_says_so_if_something_passes_only_the_second_time(clone: Clone) -> None:
-    with_ci(clone, test='case "$*" in *last-failed) ;; *) exit 1;; esac')
+    with_ci(clone, test='case "$*" in *last-failed*) ;; *) exit 1;; esac')
     done = run([str(clone.root / ".ci/run")], CI="true")
     assert done.returncode == 0
     assert "./bin/test passed at its second attempt" in done.stdout
