@@ -15,7 +15,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from citadel_consul.errors import ConsulUnavailable
@@ -28,7 +29,17 @@ _URI = re.compile(r"(?:mirror\+)?(?:https?|file|cdrom|ftp):\S+")
 
 
 def fetch_package(directory: Path) -> Path:
-    """Put Debian's ``consul`` into ``directory``, which exists, and return its path.
+    """Put the program of Debian's ``consul`` into ``directory``, which exists, and return its path.
+
+    Raises ConsulUnavailable as ``unpacked`` does.
+    """
+    with unpacked("consul", SUITE) as tree:
+        return Path(shutil.copy2(tree / "usr" / "bin" / "consul", directory / "consul"))
+
+
+@contextmanager
+def unpacked(package: str, suite: str) -> Iterator[Path]:
+    """The files of a package of a Debian suite, without its dependencies, for as long as the context lasts.
 
     Raises ConsulUnavailable with the reason: no apt, no Debian mirror configured, no keyring, or what apt said.
     """
@@ -42,10 +53,10 @@ def fetch_package(directory: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="citadel-apt-") as name:
         workspace = Path(name)
         workspace.chmod(0o755)
-        package = _download(workspace, mirror)
-        unpacked = workspace / "unpacked"
-        _run(["dpkg", "-x", str(package), str(unpacked)], workspace)
-        return Path(shutil.copy2(unpacked / "usr" / "bin" / "consul", directory / "consul"))
+        archive = _download(workspace, mirror, package, suite)
+        tree = workspace / "unpacked"
+        _run(["dpkg", "-x", str(archive), str(tree)], workspace)
+        yield tree
 
 
 def find_mirror() -> str:
@@ -82,11 +93,11 @@ def _configured_uris() -> list[str]:
     return uris
 
 
-def _download(workspace: Path, mirror: str) -> Path:
+def _download(workspace: Path, mirror: str, package: str, suite: str) -> Path:
     for part in ("lists/partial", "cache/archives/partial", "package"):
         (workspace / part).mkdir(parents=True)
     sources = workspace / "sources.list"
-    sources.write_text(f"deb [signed-by={KEYRING} target=Packages lang=none] {mirror} {SUITE} main\n")
+    sources.write_text(f"deb [signed-by={KEYRING} target=Packages lang=none] {mirror} {suite} main\n")
     settings = {
         "Dir::Etc::sourcelist": sources,
         "Dir::Etc::sourceparts": "/dev/null",
@@ -98,10 +109,10 @@ def _download(workspace: Path, mirror: str) -> Path:
     }
     apt = ["apt-get", "-q", *(part for key, value in settings.items() for part in ("-o", f"{key}={value}"))]
     _run([*apt, "update"], workspace)
-    _run([*apt, "download", "consul"], workspace / "package")
-    packages = list((workspace / "package").glob("consul_*.deb"))
+    _run([*apt, "download", package], workspace / "package")
+    packages = list((workspace / "package").glob(f"{package}_*.deb"))
     if not packages:
-        raise ConsulUnavailable(f"apt-get downloaded no package consul of {SUITE} from {mirror}")
+        raise ConsulUnavailable(f"apt-get downloaded no package {package} of {suite} from {mirror}")
     return packages[0]
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from backend_contract import LONG, NODE, watched
 from busybox_image import can_run
+from compose_plugin import settings_with_compose
 from docker_fixtures import composed, containers, containers_can_run, proxy
 from docker_harness import STEADY, ComposeHarness
 
 from citadel_consul.backends.docker.compose import Compose, project_of
 from citadel_consul.core import model
 from citadel_consul.core.model import Instance
-from citadel_consul.errors import BackendError
+from citadel_consul.errors import BackendError, ConsulUnavailable
 
 __all__ = ["composed", "containers", "containers_can_run", "proxy"]
 
@@ -29,6 +30,11 @@ RUN: dict[str, object] = {"command": ["/bin/sh", "-c", STEADY]}
 def one_compose(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A PATH on which only this one of the two compose commands is found."""
     words: list[str] = request.param.split()
+    if words == ["docker", "compose"] and not can_run(*words, "version"):
+        try:
+            monkeypatch.setenv("DOCKER_CONFIG", str(settings_with_compose()))
+        except ConsulUnavailable as error:
+            pytest.skip(f"docker compose is not installed here, and not to be had: {error}")
     if not can_run(*words, "version"):
         pytest.skip(f"{request.param} is not installed here")
     folder = tmp_path / "bin"
