@@ -2,7 +2,7 @@
 # citadel: a virtual environment of its own, installed from the wheels in the payload, without any network.
 . "$(dirname "$0")/lib.sh"
 
-install -d /opt/citadel /etc/citadel /var/lib/citadel /var/log/citadel
+install -d /opt/citadel
 [ -x /opt/citadel/bin/python ] || python3 -m venv /opt/citadel
 
 # The stamps name the wheels that are installed: citadel's version alone does not change between two builds.
@@ -18,7 +18,4 @@ if ! cmp -s "$LAB/citadel.sha256" /opt/citadel/citadel.sha256; then
 fi
 ln -sf /opt/citadel/bin/citadel /usr/local/bin/citadel
 
-put "$FILES/citadel-agent.service" /etc/systemd/system/citadel-agent.service || true
-put "$FILES/citadel-orchestrator.service" /etc/systemd/system/citadel-orchestrator.service || true
 put "$LAB/services/lab_service.py" /opt/citadel/services/lab_service.py || true
-reload_units

@@ -1,6 +1,6 @@
 #!/bin/sh
 # What makes this machine the node LAB_NODE: Consul's configuration (consul.d as it is, and one file of the node's
-# own), citadel's environment, and the units that run here.
+# own), and citadel, installed as on any machine.
 . "$(dirname "$0")/lib.sh"
 
 : "${LAB_NODE:?}" "${LAB_ROLE:?}" "${LAB_ADDRESS:?}" "${LAB_SERVERS:?}" "${LAB_ORCHESTRATOR:?}"
@@ -29,17 +29,6 @@ chown -R root:consul /etc/consul.d
 chmod -R u=rwX,g=rX,o= /etc/consul.d
 runuser -u consul -- consul validate /etc/consul.d >/dev/null
 
-citadel_changed=
-! put_text /etc/citadel/citadel.env 640 <<EOF || citadel_changed=1
-CONSUL_HTTP_ADDR=http://127.0.0.1:8500
-CITADEL_STACK=$LAB_STACK
-CITADEL_NODE=$LAB_NODE
-CITADEL_NODE_ADDRESS=$LAB_ADDRESS
-# The lab's network is this machine's alone, hence no TLS.
-CITADEL_API_BIND=$LAB_ADDRESS:8000
-CITADEL_API_ALLOW_INSECURE_BIND=true
-EOF
-
 # start_or_restart UNIT CHANGED
 start_or_restart() {
     systemctl enable -q "$1"
@@ -47,11 +36,23 @@ start_or_restart() {
 }
 
 start_or_restart consul.service "$consul_changed"
+
+# The units are those of any installation. A node agent is ready when Consul has a leader, which the first node of the
+# lab would wait for in vain: nobody waits for it here.
+install_citadel() {
+    /opt/citadel/bin/citadel install "$1" --no-start --stack "$LAB_STACK" --node "$LAB_NODE" \
+        --node-address "$LAB_ADDRESS" --api-bind "$LAB_ADDRESS:8000" --api-allow-insecure-bind \
+        --consul-address http://127.0.0.1:8500
+}
 if [ -x /opt/citadel/bin/citadel ]; then
-    installed=$(cat /opt/citadel/wheels.sha256 /opt/citadel/citadel.sha256)
-    ! echo "$installed" | put_text /var/lib/citadel-lab/running.sha256 || citadel_changed=1
-    start_or_restart citadel-agent.service "$citadel_changed"
-    if [ "$LAB_ORCHESTRATOR" = true ]; then
-        start_or_restart citadel-orchestrator.service "$citadel_changed"
-    fi
+    roles=agent
+    [ "$LAB_ORCHESTRATOR" != true ] || roles="agent orchestrator"
+    for role in $roles; do install_citadel "$role"; done
+    # shellcheck disable=SC2086 # a list of roles
+    units=$(printf 'citadel-%s.service ' $roles)
+    order=start
+    ! cat /opt/citadel/*.sha256 /opt/citadel/config/*.yaml /etc/systemd/system/citadel-*.service | sha256sum |
+        put_text /var/lib/citadel-lab/running.sha256 || order=restart
+    # shellcheck disable=SC2086 # a list of units
+    systemctl "$order" --no-block $units
 fi
