@@ -1,13 +1,14 @@
 """How long a killed service is gone: from SIGKILL to the exec of its replacement, through the leader.
 
-    .venv/bin/python tests/bench/death_to_exec.py [--backend process] [--trials 100] [--services 12]
-                                                  [--supervisord-trials 10]
+    bin/bench --only death
+    .venv/bin/python tests/bench/death_to_exec.py --backend docker [--trials 100] [--services 12]
 
 The road is the whole one: the node agent sees the exit, reports it to Consul, the leader's watch wakes, it decides,
 writes the order under its fence, and the agent's watch wakes and starts the process. The clock runs from just before
 the kill until the agent's own history says 'started', which it writes after exec has succeeded (of a unit: after
-systemd says that it runs). supervisord, if it is installed, is measured in the same run with autorestart, from the kill
+systemd says that it runs). supervisord is measured by `bin/bench` in the same run with autorestart, from the kill
 until its new child is there. Where no systemd runs, `--backend systemd` boots one in a container and measures there.
+With `--json -` there is nothing but JSON on standard output.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +28,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 import in_machine
 from backend_kinds import KINDS, Victims
 from consul_process import ConsulProcess
-from figures import Figure, print_table, summary
+from figures import Figure, NotMeasured, print_table, summary
 from real_world import World
 
 from citadel_consul.consul.binary import find_consul
@@ -74,7 +74,7 @@ def _last(history: Path, service: str, what: str) -> float:
     return max((e["at"] for e in found if e["what"] == what and e["service"] == service), default=0.0)
 
 
-def measure_supervisord(program: str, folder: Path, trials: int) -> list[float]:
+def measure_supervisord(program: Path, folder: Path, trials: int) -> list[float]:
     """Seconds from the kill of a program under supervisord until its replacement is there."""
     config = folder / "supervisord.conf"
     config.write_text(
@@ -82,7 +82,7 @@ def measure_supervisord(program: str, folder: Path, trials: int) -> list[float]:
         "[program:sleep]\ncommand=sleep 1000\nautorestart=true\nstartsecs=0\n"
     )
     supervisor = subprocess.Popen(
-        [program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
+        [str(program), "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
     )
     taken = []
     try:
@@ -110,30 +110,44 @@ def _child_of(parent: int, other_than: int | None) -> int:
     raise TimeoutError("supervisord started nothing")
 
 
-def run(backend: str, trials: int, services: int, supervisord_trials: int) -> list[Figure]:
-    figures = []
+def measure_deaths(consul: str, folder: Path, backend: str, services: int, trials: int) -> list[Figure]:
+    """The figure of citadel with one kind of backend, and that of the manager behind it where it restarts by itself."""
     victims = KINDS[backend]()
+    try:
+        (place := folder / f"death-{backend}").mkdir()
+        with World(consul, place, "bench-death", dict(os.environ)) as world:
+            seconds = measure(world, services, trials, victims)
+        figures = [summary(f"citadel, {services} services, {backend}", seconds)]
+        if (floor := victims.floor()) is not None:
+            figures.append(summary(*floor))
+    finally:
+        victims.close()
+    return figures
+
+
+def measure_systemd(services: int, trials: int) -> list[Figure]:
+    """The figures of units of systemd, in a machine that is booted for it if this one is not run by systemd."""
+    if not in_machine.is_needed():
+        return run("systemd", trials, services)
+    arguments = ["--backend", "systemd", "--services", str(services), "--trials", str(trials), "--json", "-"]
+    try:
+        done = in_machine.run_there(__file__, arguments, capture=True)
+    except (in_machine.NoImage, in_machine.NoMachine, in_machine.MachineError, OSError) as error:
+        raise NotMeasured(f"no systemd can be run here: {error}") from error
+    if done.returncode:
+        raise NotMeasured(f"the measurement in a machine with systemd failed: {done.stderr.strip()[-500:]}")
+    return [Figure(**figure) for figure in json.loads(done.stdout)]
+
+
+def run(backend: str, trials: int, services: int) -> list[Figure]:
+    """The same on a Consul of its own."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        server = ConsulProcess(find_consul(), folder)
+        server = ConsulProcess(find_consul(), Path(name))
         server.start()
         try:
-            place = folder / "citadel"
-            place.mkdir()
-            with World(server.address, place, "bench-death", dict(os.environ)) as world:
-                seconds = measure(world, services, trials, victims)
-                figures.append(summary(f"citadel, {services} services, {backend}", seconds))
-            if (floor := victims.floor()) is not None:
-                figures.append(summary(*floor))
+            return measure_deaths(server.address, Path(name), backend, services, trials)
         finally:
             server.end()
-            victims.close()
-        program = shutil.which("supervisord") or str(Path(sys.executable).with_name("supervisord"))
-        if supervisord_trials and Path(program).exists():
-            figures.append(summary("supervisord", measure_supervisord(program, folder, supervisord_trials)))
-        else:
-            print("supervisord is not installed, so it is not measured (pip install supervisor)", file=sys.stderr)
-    return figures
 
 
 def main() -> None:
@@ -141,15 +155,18 @@ def main() -> None:
     parser.add_argument("--backend", choices=KINDS, default="process", help="what the services are run by")
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--services", type=int, default=12)
-    parser.add_argument("--supervisord-trials", type=int, default=10)
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--json", metavar="FILE", help="write the figures here as well")
     options = parser.parse_args()
     if options.backend == "systemd" and in_machine.is_needed():
-        sys.exit(in_machine.run_there(__file__, sys.argv[1:]))
-    figures = run(options.backend, options.trials, options.services, options.supervisord_trials)
+        sys.exit(in_machine.run_there(__file__, sys.argv[1:]).returncode)
+    figures = run(options.backend, options.trials, options.services)
+    text = json.dumps([figure.as_dict() for figure in figures], indent=2) + "\n"
+    if options.json == "-":
+        print(text)
+        return
     print_table("Death to exec of the replacement (milliseconds)", figures)
     if options.json is not None:
-        options.json.write_text(json.dumps([figure.as_dict() for figure in figures], indent=2) + "\n")
+        Path(options.json).write_text(text)
 
 
 if __name__ == "__main__":

@@ -1,41 +1,50 @@
 """How long nobody leads: from a fault of the leader to its successor's first fenced write.
 
-    .venv/bin/python tests/bench/failover.py [--trials 50] [--services 0] [--only kill,stop1s,stop2s,term,lock]
-
 Everything is real: a Consul, two orchestrators as processes of their own, a signal. The clock runs from just before the
-signal until a blocking query of this program sees the event that the successor writes, under the fence and after it
-has read the whole stack. `consul lock` is measured in the same run: from SIGKILL of its holder to the first line of
-the command that the next holder starts.
+signal until a blocking query of this program sees the event that the successor writes under the fence, while it reads
+the stack. The peers are in ``failover_peers``.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
 import signal
-import subprocess
-import sys
-import tempfile
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "system")]
-
-from consul_process import ConsulProcess
-from figures import Figure, print_table, summary
+from figures import Figure, summary
 from real_world import Process, World
 
 from citadel_consul.consul.address import parse_address
-from citadel_consul.consul.binary import find_consul
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.orchestrator.handover import SERVICE_NAME
 from citadel_consul.store import documents
 from citadel_consul.store.keys import Keys
 
 SETTLE_SECONDS = 0.5
-LOCK_TRIALS = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fault of the leader, with the TTL of its check and the size of its stack."""
+
+    label: str
+    number: signal.Signals
+    ttl: str = "2s"
+    services: int = 0
+    share_of_trials: float = 1.0
+
+
+CASES = {
+    "kill": Case("citadel, kill -9", signal.SIGKILL),
+    "kill500": Case("citadel, kill -9, 500 services in the stack", signal.SIGKILL, services=500, share_of_trials=0.4),
+    "term": Case("citadel, SIGTERM", signal.SIGTERM, share_of_trials=0.4),
+    "stop1s": Case("citadel, SIGSTOP, 1 s TTL", signal.SIGSTOP, "1s", share_of_trials=0.4),
+    "stop2s": Case("citadel, SIGSTOP, default 2 s TTL", signal.SIGSTOP, share_of_trials=0.4),
+}
 
 
 async def next_leader(client: ConsulClient, keys: Keys, known: frozenset[str]) -> frozenset[str]:
@@ -98,84 +107,15 @@ async def measure(world: World, pair: Pair, number: signal.Signals, trials: int)
     return taken
 
 
-def measure_consul_lock(binary: Path, consul: str, folder: Path) -> float:
-    """Seconds from SIGKILL of a holder of ``consul lock`` to the start of the next holder's command."""
-    environ = {**os.environ, "CONSUL_HTTP_ADDR": consul}
-
-    def holder(name: str) -> subprocess.Popen[bytes]:
-        command = [
-            str(binary),
-            "lock",
-            "-child-exit-code",
-            "bench/lock",
-            f"date +%s.%N > {folder}/{name}; exec sleep 600",
-        ]
-        return subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def began(name: str) -> float:
-        while not (folder / name).exists() or not (folder / name).read_text().strip():
-            time.sleep(0.005)
-        return float((folder / name).read_text())
-
-    first = holder("first")
-    began("first")
-    second = holder("second")
-    time.sleep(1.0)
-    killed = time.time()
-    first.kill()
-    first.wait()
-    seconds = began("second") - killed
-    second.terminate()
-    second.wait()
-    for name in ("first", "second"):
-        (folder / name).unlink()
-    return seconds
+def measure_failovers(consul: str, folder: Path, cases: Iterable[str], trials: int) -> list[Figure]:
+    """A figure for each of ``cases``."""
+    return [_measure_case(consul, folder, name, max(1, round(trials * CASES[name].share_of_trials))) for name in cases]
 
 
-def run(trials: int, services: int, only: frozenset[str]) -> list[Figure]:
-    cases = {
-        "kill": ("kill -9, default 2 s TTL", signal.SIGKILL, "2s"),
-        "term": ("SIGTERM", signal.SIGTERM, "2s"),
-        "stop1s": ("SIGSTOP, 1 s TTL", signal.SIGSTOP, "1s"),
-        "stop2s": ("SIGSTOP, default 2 s TTL", signal.SIGSTOP, "2s"),
-    }
-    figures = []
-    binary = find_consul()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        server = ConsulProcess(binary, folder)
-        server.start()
-        try:
-            for case, (label, number, ttl) in cases.items():
-                if only and case not in only:
-                    continue
-                place = folder / case
-                place.mkdir()
-                with World(server.address, place, f"bench-{case}", dict(os.environ)) as world:
-                    if services:
-                        world.apply([world.tiny(f"s{n}") for n in range(services)], [])
-                    seconds = asyncio.run(measure(world, Pair(world, ttl), number, trials))
-                figures.append(summary(label, seconds))
-            if not only or "lock" in only:
-                waits = [measure_consul_lock(binary.path, server.address, folder) for _ in range(LOCK_TRIALS)]
-                figures.append(summary("consul lock, kill -9 of its holder", waits))
-        finally:
-            server.end()
-    return figures
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=50)
-    parser.add_argument("--services", type=int, default=0, help="how many services the stack has")
-    parser.add_argument("--only", default="", help="cases, separated by commas")
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
-    options = parser.parse_args()
-    figures = run(options.trials, options.services, frozenset(filter(None, options.only.split(","))))
-    print_table(f"Failover, {options.services} services in the stack (milliseconds)", figures)
-    if options.json is not None:
-        options.json.write_text(json.dumps([figure.as_dict() for figure in figures], indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+def _measure_case(consul: str, folder: Path, name: str, trials: int) -> Figure:
+    case = CASES[name]
+    (place := folder / name).mkdir()
+    with World(consul, place, f"bench-{name}", dict(os.environ)) as world:
+        if case.services:
+            world.apply([world.tiny(f"s{n}") for n in range(case.services)], [])
+        return summary(case.label, asyncio.run(measure(world, Pair(world, case.ttl), case.number, trials)))

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 
+class NotMeasured(Exception):
+    """Something cannot be measured here; the text says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """What a series of measurements comes to, in milliseconds."""

@@ -3,51 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
-
-from real_world import free_port
 
 from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.client import ConsulClient
 
 TIMES = 20
-POLL_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
 class Floors:
     """Medians, in seconds."""
 
-    service_seconds: float
-    """Exec to the first connection that a service accepts."""
     kv_write_seconds: float
     kv_watch_seconds: float
     """From before a write until a watch of the key has its answer."""
     visible_seconds: float
     """From before a registration until a watch of the catalog shows it."""
-    ready_seconds: float
 
     @property
     def hop_seconds(self) -> float:
-        return self.visible_seconds + 2 * self.kv_watch_seconds + self.service_seconds - self.ready_seconds
+        """A hop that consists of one registration and two watched writes."""
+        return self.visible_seconds + 2 * self.kv_watch_seconds
 
 
-async def measure_floors(consul: str, service: Path, ready_seconds: float, folder: Path) -> Floors:
+async def measure_floors(consul: str) -> Floors:
     """Measure them on the Consul at ``consul``; leaves nothing there."""
     async with ConsulClient(parse_address(consul)) as client:
         write = await _median(lambda n: _write(client, n))
         watch = await _median(lambda n: _watched_write(client, n))
         visible = await _median(lambda n: _visible(client, n))
         await client.kv_delete_prefix("bench-floors/")
-    exec_ = statistics.median([_exec(service, ready_seconds, folder) for _ in range(TIMES)])
-    return Floors(exec_, write, watch, visible, ready_seconds)
+    return Floors(write, watch, visible)
 
 
 async def _median(once: Callable[[int], Awaitable[float]]) -> float:
@@ -83,19 +73,3 @@ async def _visible(client: ConsulClient, n: int) -> float:
     took = time.perf_counter() - began
     await client.deregister_service(name)
     return took
-
-
-def _exec(service: Path, ready_seconds: float, folder: Path) -> float:
-    port = free_port()
-    began = time.perf_counter()
-    command = [sys.executable, "-I", "-S", str(service), str(port), str(ready_seconds), str(folder / "floor.ready")]
-    process = subprocess.Popen(command)
-    try:
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return time.perf_counter() - began
-            time.sleep(POLL_SECONDS)
-    finally:
-        process.kill()
-        process.wait()

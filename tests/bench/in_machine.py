@@ -8,10 +8,12 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "managers"))
 
-from machine_image import CHECKOUT, ROOT, ensure_image, ensure_wheels
-from managed_machine import PYTHON, Machine, Network
+from machine_image import CHECKOUT, ROOT, NoImage, ensure_image, ensure_wheels
+from managed_machine import PYTHON, Machine, MachineError, Network, NoMachine
 
 from citadel_consul.consul.binary import find_consul
+
+__all__ = ["MachineError", "NoImage", "NoMachine", "is_needed", "run_there"]
 
 
 def is_needed() -> bool:
@@ -19,8 +21,11 @@ def is_needed() -> bool:
     return not Path("/run/systemd/system").is_dir()
 
 
-def run_there(program: str, arguments: list[str]) -> int:
-    """Run a program of the checkout on a machine of its own; its output is shown. Returns its exit status."""
+def run_there(program: str, arguments: list[str], *, capture: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run a program of the checkout on a machine of its own; its output is shown, or captured.
+
+    Raises NoImage, NoMachine or MachineError if there can be no such machine here.
+    """
     network = Network()
     network.make()
     try:
@@ -28,7 +33,7 @@ def run_there(program: str, arguments: list[str]) -> int:
         try:
             path = f"{CHECKOUT}/{Path(program).resolve().relative_to(ROOT)}"
             words = ["docker", "exec", machine.container, PYTHON, path, *arguments]
-            return subprocess.run(words, check=False).returncode
+            return subprocess.run(words, check=False, capture_output=capture, text=True)
         finally:
             machine.remove()
     finally:
