@@ -15,10 +15,11 @@ services that run once and end do not count. It begins when the stack is first w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from citadel_consul.core.actions import SetDesired, WriteOperation, WriteStats
+from citadel_consul.core.digest import Since, since_of
 from citadel_consul.core.incident import STACK
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
 from citadel_consul.core.model import Condition, Instance
@@ -51,7 +52,9 @@ def keep_accounts(turn: Turn) -> None:
         if after is not before:
             stats[service] = after
     if stats or turn.snapshot.moved is None:
-        stack = account_stack(snapshot, {**snapshot.stats, **stats}, turn.now)
+        digest = snapshot.digested()
+        fresh = {name: since_of(each) for name, each in stats.items() if name in digest.counted}
+        stack = account_stack(snapshot.stats.get(STACK), {**digest.standings, **fresh}, turn.now)
         if stack is not None:
             stats[STACK] = stack
     turn.actions.extend(WriteStats(each) for each in stats.values())
@@ -133,17 +136,14 @@ def _is_recovery(operation: Operation, service: str) -> bool:
     return tried and operation.kind is Kind.RECOVER and operation.names(service)
 
 
-def account_stack(snapshot: Snapshot, stats: Mapping[str, ServiceStats], now: float) -> ServiceStats | None:
-    """The account of the stack, given those of its services; None if it does not change."""
-    lasting = [spec for spec in snapshot.specs.values() if not spec.oneshot]
-    counted = [spec.name for spec in lasting if spec.critical] or [spec.name for spec in lasting]
-    found = [stats[name] for name in counted if name in stats]
-    standing = _standing_of_stack({each.standing() for each in found})
-    before = stats.get(STACK) or ServiceStats(STACK)
+def account_stack(before: ServiceStats | None, standings: Mapping[str, Since], now: float) -> ServiceStats | None:
+    """The account of the stack, given where the services stand that count for it; None if it does not change."""
+    standing = _standing_of_stack({each.standing for each in standings.values()})
+    before = before or ServiceStats(STACK)
     known = before.instances.get(STACK)
     if (known is None and standing is Standing.PLANNED) or (known is not None and known.standing is standing):
         return None
-    began = _stack_began(found, standing, known, now)
+    began = _stack_began(standings.values(), standing, known, now)
     fresh = Account(standing, began) if known is None else _closed(known, standing, max(began, known.since))
     return replace(before, instances={STACK: fresh})
 
@@ -155,21 +155,12 @@ def _standing_of_stack(found: set[Standing]) -> Standing:
     return next((word for word in (Standing.UNPLANNED, Standing.PLANNED) if word in found), Standing.UP)
 
 
-def _stack_began(found: list[ServiceStats], standing: Standing, known: Account | None, now: float) -> float:
+def _stack_began(found: Collection[Since], standing: Standing, known: Account | None, now: float) -> float:
     """When the stack came to stand so: with the first service that went down, or with the last that came back."""
-    moments = [_since(each) for each in found if each.standing() is standing]
     went_down = standing is Standing.UNPLANNED or (known is not None and known.standing is Standing.UP)
-    if not went_down:
-        moments = [_since(each) for each in found]
-    return min(now, (min if went_down else max)(moments, default=now))
-
-
-def _since(stats: ServiceStats) -> float:
-    """Since when a service stands as it does: up with its first instance, down with its last."""
-    standing = stats.standing()
-    if standing is Standing.UP:
-        return min(a.since for a in stats.instances.values() if a.standing is Standing.UP)
-    return max(account.since for account in stats.instances.values())
+    if went_down:
+        return min(now, min((each.at for each in found if each.standing is standing), default=now))
+    return min(now, max((each.at for each in found), default=now))
 
 
 def _carried_on(known: Account, standing: Standing, observed: Observed | None, now: float) -> Account:

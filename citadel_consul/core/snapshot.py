@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from citadel_consul.core.digest import Digest, digest_of
 from citadel_consul.core.graph import Graph, GraphFault
 from citadel_consul.core.incident import Backoff, Incident
 from citadel_consul.core.lifecycle import Desired, Observed, Phase
@@ -89,7 +90,8 @@ class Snapshot:
 
     ``node_faults`` says of nodes what Consul holds against its own agent there. ``backoffs`` holds, for services with
     failed attempts of recovery, what their policies say next. ``stats`` is what has been counted so far; ``moved`` are
-    the services of which anything may have changed since that was brought up to date, None for any.
+    the services of which anything may have changed since that was brought up to date, None for any. ``digest`` is what
+    :meth:`digested` comes to, if somebody knows that already.
     """
 
     stack: str
@@ -109,6 +111,13 @@ class Snapshot:
     node_faults: Mapping[str, str] = field(default_factory=dict)
     stats: Mapping[str, ServiceStats] = field(default_factory=dict)
     moved: frozenset[str] | None = None
+    digest: Digest | None = None
+
+    def digested(self) -> Digest:
+        """What is not as it should be, and other things for which all of the stack would have to be looked at."""
+        if self.digest is not None:
+            return self.digest
+        return digest_of(self.specs, self.desired, self.observed, self.checks, self.incidents, self.stats)
 
     def instances(self, service: str) -> tuple[Instance, ...]:
         spec = self.specs.get(service)

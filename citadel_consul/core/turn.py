@@ -39,10 +39,13 @@ class Turn:
     now: float
     actions: list[Action] = field(default_factory=list)
     wake_at: float | None = None
+    ordered: dict[Instance, Desired | None] = field(default_factory=dict)
+    """What this turn has given an order to, with what was wanted of it before."""
     _operations: dict[str, Operation] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.snapshot = replace(self.snapshot, desired=_Overlay(self.snapshot.desired))
+        digest = self.snapshot.digested()
+        self.snapshot = replace(self.snapshot, desired=_Overlay(self.snapshot.desired), digest=digest)
 
     def order(
         self,
@@ -91,6 +94,7 @@ class Turn:
     def set_desired(self, instance: Instance, desired: Desired) -> None:
         """Write ``desired`` and let the rest of the turn see it."""
         overlay = self.snapshot.desired
+        self.ordered.setdefault(instance, overlay.get(instance))
         if isinstance(overlay, _Overlay):
             overlay[instance] = desired
         self.actions.append(SetDesired(instance, desired))

@@ -50,11 +50,13 @@ class Backoffs:
         self._drawn: dict[str, _Drawn] = {}
 
     def of(self, snapshot: Snapshot, now: float) -> Mapping[str, Backoff]:
-        """What the policies say of every service with attempts in its present bout."""
+        """What the policies say of every service that fails, or did a moment ago, with attempts in its present bout."""
+        digest = snapshot.digested()
+        concerned = {*digest.incidents, *(instance.service for instance in digest.unsettled)}
         found = {
             service: self._backoff(incident, policy_of(snapshot, service), now)
-            for service, incident in snapshot.incidents.items()
-            if incident.attempts and service in snapshot.specs
+            for service in sorted(concerned & snapshot.specs.keys())
+            if (incident := snapshot.incidents.get(service)) is not None and incident.attempts
         }
         self._drawn = {service: drawn for service, drawn in self._drawn.items() if service in found}
         return found

@@ -2,14 +2,14 @@
 
 Watches (or a single reading, for the CLI and the API) feed the caches; :meth:`StackState.snapshot` puts them together.
 Building a snapshot costs time only for what changed: the graph is rebuilt when specs or edges did, the instances of
-a node when its document did.
+a node when its document did, and the digest is told of each change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from citadel_consul.consul.catalog import CheckState
 from citadel_consul.consul.kv import KVEntry
@@ -22,9 +22,13 @@ from citadel_consul.core.snapshot import CheckStatus, Defaults, Fault, Hold, Sna
 from citadel_consul.core.stats import ServiceStats
 from citadel_consul.store import documents
 from citadel_consul.store.cache import PrefixCache
+from citadel_consul.store.digest import RunningDigest
 from citadel_consul.store.documents import AgentRecord, LeaderRecord, NodeDesired, NodeObserved, UndecodableError
 from citadel_consul.store.holds import decode_hold
 from citadel_consul.store.keys import Keys
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _WORST = (CheckStatus.PASSING, CheckStatus.WARNING, CheckStatus.CRITICAL, CheckStatus.MAINTENANCE)
 _RANK = {status: rank for rank, status in enumerate(_WORST)}
@@ -34,6 +38,33 @@ def instance_of(stack: str, service_id: str) -> Instance | None:
     """The instance that a Consul service id of this stack names (``<stack>.<service>.<node>``)."""
     parts = service_id.split(".")
     return Instance(parts[1], parts[2]) if len(parts) == 3 and parts[0] == stack else None
+
+
+class NodeDocument(Protocol[T_co]):
+    """What is said of the instances of one node, by service."""
+
+    @property
+    def instances(self) -> Mapping[str, T_co]: ...
+
+
+class ByInstance(Generic[T]):
+    """What the documents of all nodes say, by instance."""
+
+    def __init__(self) -> None:
+        self.values: dict[Instance, T] = {}
+        self._services: dict[str, frozenset[str]] = {}
+
+    def replace(self, node: str, document: NodeDocument[T] | None) -> set[Instance]:
+        """Put one node's document in the place of the last; returns the instances that it changes."""
+        fresh = {} if document is None else {Instance(s, node): value for s, value in document.instances.items()}
+        before = self._services.get(node, frozenset())
+        gone = {Instance(s, node) for s in before} - fresh.keys()
+        changed = {i for i, value in fresh.items() if self.values.get(i) != value} | gone
+        for instance in gone:
+            del self.values[instance]
+        self.values.update(fresh)
+        self._services[node] = frozenset(instance.service for instance in fresh)
+        return changed
 
 
 class StackState:
@@ -56,8 +87,12 @@ class StackState:
         self._not_passing: dict[str, Mapping[Instance, CheckStatus]] = {}
         self._node_checks: dict[str, tuple[CheckState, ...]] = {}
         self._graph: tuple[Graph, tuple[GraphFault, ...]] = build_graph((), ())
-        self._desired: dict[Instance, Desired] = {}
-        self._observed: dict[Instance, Observed] = {}
+        self._desired: ByInstance[Desired] = ByInstance()
+        self._observed: ByInstance[Observed] = ByInstance()
+        self._specs: Mapping[str, ServiceSpec] = {}
+        self._incidents: dict[str, Incident] = {}
+        self._stats: dict[str, ServiceStats] = {}
+        self._digest = RunningDigest()
         self._moved: set[str] | None = None
 
     # --- feeding ------------------------------------------------------------------------------------------------
@@ -89,10 +124,11 @@ class StackState:
             own = CheckStatus.MAINTENANCE if check.is_maintenance else CheckStatus(status)
             if _RANK[own] > _RANK[found.get(instance, CheckStatus.PASSING)]:
                 found[instance] = own
-        self._move(instance.service for instance, _ in found.items() ^ self._not_passing.get(status, {}).items())
+        moved = {instance for instance, _ in found.items() ^ self._not_passing.get(status, {}).items()}
         changed = found != self._not_passing.get(status, {}) or tuple(of_nodes) != self._node_checks.get(status, ())
         self._not_passing[status] = found
         self._node_checks[status] = tuple(of_nodes)
+        self._move_instances(moved)
         return changed
 
     def cache_of(self, prefix: str) -> PrefixCache[Any]:
@@ -123,16 +159,35 @@ class StackState:
             self._move(key.removeprefix(prefix).partition("/")[0] for key in changed)
         elif prefix == self.keys.desired:
             for key in changed:
-                self._move(_replace_node(self._desired, self._node_of(key), self.desired.values.get(key)))
+                self._move_instances(self._desired.replace(self._node_of(key), self.desired.values.get(key)))
         elif prefix == self.keys.observed:
             for key in changed:
-                self._move(_replace_node(self._observed, self._node_of(key), self.observed.values.get(key)))
+                self._move_instances(self._observed.replace(self._node_of(key), self.observed.values.get(key)))
+        elif prefix == self.keys.incidents:
+            for service, incident in _follow_keys(self._incidents, prefix, changed, self.incidents.values):
+                self._digest.take_incident(service, incident)
+        elif prefix == self.keys.stats:
+            for service, stats in _follow_keys(self._stats, prefix, changed, self.stats.values):
+                self._digest.take_stats(service, stats)
 
     def _move(self, services: Iterable[str]) -> None:
         if self._moved is not None:
             self._moved.update(services)
 
+    def _move_instances(self, instances: Iterable[Instance]) -> None:
+        desired, observed = self._desired.values, self._observed.values
+        for instance in instances:
+            checked = self._is_checked(instance)
+            self._digest.take_instance(instance, desired.get(instance), observed.get(instance), checked=checked)
+            self._move((instance.service,))
+
+    def _is_checked(self, instance: Instance) -> bool:
+        """Whether one of its checks is not passing."""
+        return any(instance in found for found in self._not_passing.values())
+
     def _rebuild_graph(self) -> None:
+        self._specs = {spec.name: spec for spec in self.specs.values.values()}
+        self._digest.take_specs(self._specs, self._desired.values, self._stats.values())
         names = [spec.name for spec in self.specs.values.values()]
         oldest_first = sorted(self.edges.values, key=self.edges.created)
         self._graph = build_graph(sorted(names), (self.edges.values[key] for key in oldest_first))
@@ -144,10 +199,10 @@ class StackState:
         graph, graph_faults = self._graph
         return Snapshot(
             stack=self.keys.stack,
-            specs={spec.name: spec for spec in self.specs.values.values()},
+            specs=self._specs,
             graph=graph,
-            desired=dict(self._desired),
-            observed=dict(self._observed),
+            desired=dict(self._desired.values),
+            observed=dict(self._observed.values),
             checks={**self._not_passing.get("warning", {}), **self._not_passing.get("critical", {})},
             agents=self.live_agents(),
             operations=self.all_operations(),
@@ -155,9 +210,10 @@ class StackState:
             faults=self.faults(),
             graph_faults=graph_faults,
             defaults=self.defaults,
-            incidents={incident.service: incident for incident in self.incidents.values.values()},
+            incidents=dict(self._incidents),
             node_faults=self.node_faults(),
-            stats={stats.service: stats for stats in self.stats.values.values()},
+            stats=dict(self._stats),
+            digest=self._digest.current(),
         )
 
     def take_moved(self) -> frozenset[str] | None:
@@ -220,7 +276,8 @@ class StackState:
             cancellation = self.operations.values.get(self.keys.cancel(value.id))
             by = cancellation.by if isinstance(cancellation, documents.Cancellation) else value.cancelled_by
             steps = self.steps.get(value.id, ())[: value.step_count]
-            found.append(replace(value, steps=steps, cancelled_by=by))
+            is_whole = steps == value.steps and by == value.cancelled_by
+            found.append(value if is_whole else replace(value, steps=steps, cancelled_by=by))
         return tuple(sorted(found, key=lambda op: op.id))
 
     def _node_of(self, key: str) -> str:
@@ -255,14 +312,14 @@ class StackState:
         return operation
 
 
-def _replace_node(
-    table: dict[Instance, Desired] | dict[Instance, Observed], node: str, document: NodeDesired | NodeObserved | None
-) -> set[str]:
-    """Put one node's document in the place of what was known of that node; returns the services that it changes."""
-    fresh = {} if document is None else {Instance(s, node): value for s, value in document.instances.items()}
-    gone = [i for i in table if i.node == node and i not in fresh]
-    changed = {i.service for i, value in fresh.items() if table.get(i) != value} | {i.service for i in gone}
-    for instance in gone:
-        del table[instance]
-    table.update(fresh)  # type: ignore[arg-type]
-    return changed
+def _follow_keys(
+    table: dict[str, T], prefix: str, changed: Iterable[str], values: Mapping[str, T]
+) -> Iterator[tuple[str, T | None]]:
+    """Bring ``table``, by service, up to the ``changed`` keys of a prefix; yields each with its value."""
+    for key in changed:
+        service, value = key.removeprefix(prefix), values.get(key)
+        if value is None:
+            table.pop(service, None)
+        else:
+            table[service] = value
+        yield service, value

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from citadel_consul.core.healing.brake import most_at_release
-from citadel_consul.core.healing.failures import wanted_services
 from citadel_consul.core.healing.observers import observer_faults
 from citadel_consul.core.health import hold_on
 from citadel_consul.core.incident import LEFT_ALONE, STACK, Incident, IncidentState
@@ -57,7 +56,7 @@ def _unrecovered(snapshot: Snapshot, incident: Incident) -> StackProblem:
     if name == STACK:
         rest = len(incident.affected) - MOST_NAMES
         names = ", ".join(incident.affected[:MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
-        most = most_at_release(snapshot.defaults, len(list(wanted_services(snapshot))))
+        most = most_at_release(snapshot.defaults, snapshot.digested().wanted)
         message = (
             f"recovery is frozen: {incident.detail} ({names}). Nothing is restarted automatically while more than "
             f"{most} fail. Look for what they have in common; to go on as it is: citadel recover all"

@@ -93,11 +93,11 @@ def _is_settled(ward: Ward, service: str) -> bool:
 
 def _is_too_much(ward: Ward, count: int) -> bool:
     limits = ward.turn.snapshot.defaults
-    return count >= limits.brake_services and count > limits.brake_share * len(ward.wanted)
+    return count >= limits.brake_services and count > limits.brake_share * ward.wanted
 
 
 def _put_on(ward: Ward, services: tuple[str, ...]) -> None:
-    now, total = ward.turn.now, len(ward.wanted)
+    now, total = ward.turn.now, ward.wanted
     detail = f"{len(services)} of {total} services failed within {ward.turn.snapshot.defaults.brake_window_seconds:g} s"
     incident = Incident(
         id=identifier(now, STACK),
@@ -125,8 +125,8 @@ def _comes_off(ward: Ward, incident: Incident) -> bool:
     elif ward.turn.now < earliest:
         ward.turn.wake(earliest)
         return False
-    elif failing <= most_at_release(limits, len(ward.wanted)):
-        outcome = f"{failing} of {len(ward.wanted)} services fail now"
+    elif failing <= most_at_release(limits, ward.wanted):
+        outcome = f"{failing} of {ward.wanted} services fail now"
     else:
         return False
     ward.put(replace(incident, state=IncidentState.CLOSED, closed_at=ward.turn.now, outcome=outcome))

@@ -69,7 +69,7 @@ class Causes:
         """``services`` with dependencies first."""
         return tuple(self._snapshot.graph.in_start_order(sorted(services)))
 
-    def affected_by(self, service: str, wanted: frozenset[str], *, always: bool = False) -> tuple[str, ...]:
+    def affected_by(self, service: str, is_wanted: Callable[[str], bool], *, always: bool = False) -> tuple[str, ...]:
         """The wanted services that cannot run without ``service`` as it is, however far up, in start order.
 
         With ``always`` also those that have enough other instances of it at the moment.
@@ -77,7 +77,7 @@ class Causes:
         edges = [edge for edge in self._snapshot.graph.dependents(service) if edge.needed_to_run]
         direct = [edge.service for edge in edges if always or not serves(self._snapshot, edge)]
         above = self._snapshot.graph.with_dependents(direct, lambda edge: edge.needed_to_run)
-        return self.in_order(above & wanted)
+        return self.in_order(filter(is_wanted, above))
 
 
 def serves(snapshot: Snapshot, edge: Edge) -> bool:

@@ -10,11 +10,12 @@ Nothing is concluded about an instance whose node agent is gone: there is nobody
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from citadel_consul.core.lifecycle import Desired, Observed, Phase
+from citadel_consul.core.digest import is_wanted
+from citadel_consul.core.lifecycle import Observed, Phase
 from citadel_consul.core.model import Instance
 from citadel_consul.core.snapshot import CheckStatus, Snapshot
 
@@ -72,12 +73,14 @@ class Survey:
         self.look_again_at = at if self.look_again_at is None else min(at, self.look_again_at)
 
 
-def survey(snapshot: Snapshot, now: float) -> Survey:
-    """Look at everything that is wanted. It costs one step an instance, and next to nothing for a healthy one."""
+def survey(snapshot: Snapshot, now: float, ordered: Iterable[Instance] = ()) -> Survey:
+    """Look at everything that is not as it should be, and at what has been ``ordered`` in the same turn."""
     found = Survey()
     checks, observed_of = snapshot.checks, snapshot.observed
-    for instance, desired in snapshot.desired.items():
-        observed = observed_of.get(instance)
+    for instance in sorted({*snapshot.digested().unsettled, *ordered}):
+        desired, observed = snapshot.desired.get(instance), observed_of.get(instance)
+        if desired is None:
+            continue
         if not desired.run:
             if desired.wanted and _is_placed(snapshot, instance):
                 found.idle.setdefault(instance.service, []).append(instance)
@@ -99,18 +102,6 @@ def is_healthy(snapshot: Snapshot, service: str) -> bool:
     """Whether every wanted instance of ``service`` serves, or has completed."""
     wanted = [i for i in snapshot.instances(service) if is_wanted(snapshot.desired.get(i))]
     return bool(wanted) and all(_serves(snapshot, instance) for instance in wanted)
-
-
-def is_wanted(desired: Desired | None) -> bool:
-    """Whether somebody wants it up, told to run or not."""
-    return desired is not None and (desired.run or desired.wanted)
-
-
-def wanted_services(snapshot: Snapshot) -> Iterator[str]:
-    """The services of which anything is wanted."""
-    for service in snapshot.specs:
-        if any(is_wanted(snapshot.desired.get(instance)) for instance in snapshot.instances(service)):
-            yield service
 
 
 def _serves(snapshot: Snapshot, instance: Instance) -> bool:

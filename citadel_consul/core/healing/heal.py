@@ -28,7 +28,7 @@ MOST_AT_ONCE = 64
 
 def heal(turn: Turn, taken: Iterable[tuple[str, frozenset[str]]]) -> None:
     """Recover what fails. ``taken`` are the unfinished operations with the services that they work on."""
-    seen = survey(turn.snapshot, turn.now)
+    seen = survey(turn.snapshot, turn.now, turn.ordered)
     if not _is_needed(turn, seen):
         return
     ward = Ward(turn, seen, {service: operation for operation, scope in taken for service in scope})
@@ -48,8 +48,7 @@ def heal(turn: Turn, taken: Iterable[tuple[str, frozenset[str]]]) -> None:
 def _is_needed(turn: Turn, seen: Survey) -> bool:
     if seen.look_again_at is not None:
         turn.wake(seen.look_again_at)
-    open_incidents = any(not incident.over for incident in turn.snapshot.incidents.values())
-    return bool(seen.failures or seen.lapses or seen.idle or open_incidents)
+    return bool(seen.failures or seen.lapses or seen.idle or turn.snapshot.digested().incidents)
 
 
 def _treat(ward: Ward) -> bool:

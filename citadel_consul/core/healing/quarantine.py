@@ -62,7 +62,7 @@ def _counted(ward: Ward, service: str) -> list[float]:
 def _confine(ward: Ward, service: str, incident: Incident | None) -> None:
     now, lapses = ward.turn.now, _counted(ward, service)
     detail = f"failed and came back {len(lapses)} times in {lapses[-1] - lapses[0]:.0f} s"
-    affected = ward.causes.affected_by(service, ward.wanted, always=True)
+    affected = ward.causes.affected_by(service, ward.is_wanted, always=True)
     last = ward.last_incident(service)
     if incident is None:
         incident = Incident(

@@ -57,7 +57,7 @@ def follow_up(ward: Ward, incident: Incident) -> None:
     """See how an incident stands whose service does not fail now."""
     if incident.service in ward.busy:
         return
-    if incident.service not in ward.wanted:
+    if not ward.is_wanted(incident.service):
         close(ward, incident, "it is not wanted any more")
     elif incident.state is IncidentState.QUARANTINED:
         return
@@ -154,7 +154,7 @@ def _open(ward: Ward, service: str, failures: list[Failure]) -> Incident:
         opened_at=now,
         cause=UNWATCHED if all(failure.unwatched for failure in failures) else str(failures[0].cause),
         detail=_told(failures),
-        affected=ward.causes.affected_by(service, ward.wanted),
+        affected=ward.causes.affected_by(service, ward.is_wanted),
         bout_began_at=now,
         failures=(min(failure.since for failure in failures),),
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from citadel_consul.core.digest import is_wanted
 from citadel_consul.core.healing.causes import Causes
-from citadel_consul.core.healing.failures import Failure, Survey, wanted_services
+from citadel_consul.core.healing.failures import Failure, Survey
 from citadel_consul.core.health import hold_on
 from citadel_consul.core.incident import LEFT_ALONE, STACK, Incident, check_incident_transition
 from citadel_consul.core.model import Instance
@@ -38,23 +39,37 @@ class Ward:
     survey: Survey
     busy: dict[str, str]
     causes: Causes = field(init=False)
-    wanted: frozenset[str] = field(init=False)
     order: tuple[str, ...] = field(init=False)
     """The failing services that nothing works on, dependencies first."""
     due: list[Remedy] = field(default_factory=list)
     _changed: dict[str, Incident] = field(default_factory=dict)
     _open: dict[str, Incident] = field(default_factory=dict)
+    _repairs: list[Operation] | None = None
     _claims: dict[str, dict[str, None]] = field(default_factory=dict)
     """By service: the services whose incidents name it as affected."""
 
     def __post_init__(self) -> None:
         snapshot = self.turn.snapshot
-        self._open = {service: incident for service, incident in snapshot.incidents.items() if not incident.over}
+        self._open = dict(snapshot.digested().incidents)
         self.causes = Causes(snapshot)
-        self.wanted = frozenset(wanted_services(snapshot))
         self.order = self.causes.in_order(s for s in self.survey.failures if s not in self.busy)
         for incident in self.incidents():
             self._note_claims(incident)
+
+    def is_wanted(self, service: str) -> bool:
+        """Whether anything of ``service`` is wanted."""
+        return any(is_wanted(self.turn.snapshot.desired.get(i)) for i in self.turn.snapshot.instances(service))
+
+    @property
+    def wanted(self) -> int:
+        """How many services are wanted, as this turn leaves it."""
+        ordered, snapshot = self.turn.ordered, self.turn.snapshot
+        count = snapshot.digested().wanted
+        for service in {instance.service for instance in ordered}:
+            own = snapshot.instances(service)
+            before = any(is_wanted(ordered[i] if i in ordered else snapshot.desired.get(i)) for i in own)
+            count += self.is_wanted(service) - before
+        return count
 
     # --- incidents ----------------------------------------------------------------------------------------------
 
@@ -99,7 +114,7 @@ class Ward:
 
     def settled_at(self, failure: Failure) -> float:
         """When it is certain that nothing below is the cause: until then, its failure may just not be known yet."""
-        below = self.causes.below(failure.instance.service) & self.wanted
+        below = [service for service in self.causes.below(failure.instance.service) if self.is_wanted(service)]
         if not below:
             return failure.since
         if failure.dead:
@@ -126,14 +141,15 @@ class Ward:
 
     def repaired_at(self, service: str, after: float) -> float | None:
         """When an operation of a person last brought ``service`` up, if that was later than ``after``."""
-        ends = [op.ended_at for op in self._repairs(service) if op.state is OperationState.SUCCEEDED]
+        ends = [op.ended_at for op in self._repairs_of(service) if op.state is OperationState.SUCCEEDED]
         last = max((end for end in ends if end is not None), default=None)
         return last if last is not None and last > after else None
 
-    def _repairs(self, service: str) -> Iterable[Operation]:
-        for operation in self.turn.operations:
-            if operation.kind in REPAIRS and not operation.automatic and operation.names(service):
-                yield operation
+    def _repairs_of(self, service: str) -> Iterable[Operation]:
+        """What people had done to ``service``. No turn adds to that: its own operations are automatic."""
+        if self._repairs is None:
+            self._repairs = [op for op in self.turn.operations if op.kind in REPAIRS and not op.automatic]
+        return (operation for operation in self._repairs if operation.names(service))
 
     # --- holds --------------------------------------------------------------------------------------------------
 
