@@ -229,8 +229,11 @@ class ConnectionPool(httpx.AsyncBaseTransport):
             raise httpx.LocalProtocolError(str(error)) from error
 
     def _give_back(self, connection: Connection) -> None:
+        now = time.monotonic()
+        while self._idle and now - self._idle[0].idle_since >= IDLE_SECONDS:
+            self._idle.pop(0).abort()  # the last one is taken first, so these would never have their turn again
         if connection.usable and not self._closed and len(self._idle) < MAX_IDLE:
-            connection.idle_since = time.monotonic()
+            connection.idle_since = now
             self._idle.append(connection)
         else:
             connection.abort()

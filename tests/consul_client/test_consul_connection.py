@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 
+from citadel_consul.consul import connection
 from citadel_consul.consul.address import ConsulAddress
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.connection import ConnectionPool, Target
@@ -92,6 +94,34 @@ async def test_a_connection_that_the_server_closes_is_not_used_again() -> None:
     async with serving(saying(answer(b"true", b"Connection: close"))) as client:
         for _ in range(3):
             assert await client.kv_put("a", b"")
+
+
+async def test_a_connection_that_was_idle_for_long_is_closed_while_another_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together, left, moment = asyncio.Barrier(3), asyncio.Semaphore(0), 1000.0
+
+    async def three_at_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await head_of(reader)
+            await together.wait()
+            writer.write(answer(b"true"))
+            await answering(reader, writer)
+        finally:
+            left.release()
+
+    monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: moment))
+    async with serving(three_at_once) as client:
+        await asyncio.gather(*(client.kv_put("a", b"") for _ in range(3)))
+        moment += connection.IDLE_SECONDS - 1
+        await client.kv_put("a", b"")
+        assert left.locked()
+        moment += 2
+        await client.kv_put("a", b"")
+        async with asyncio.timeout(10):
+            await left.acquire()
+            await left.acquire()
+        assert left.locked()
 
 
 async def test_an_idle_connection_that_the_server_dropped_is_replaced() -> None:
