@@ -138,6 +138,7 @@ class NodeAgent:
                 group.create_task(self._liveness(prober).run())
                 group.create_task(self._maintenance().run())
                 group.create_task(self._mend())
+                group.create_task(self._dismiss_for_ever(orders))
                 if self._listener is not None:
                     group.create_task(self._gauge(prober).run(self._listener))
                 await orders.run(self._become_ready)
@@ -328,8 +329,21 @@ class NodeAgent:
         last: Observed | None = report.instances.get(service)
         runner = InstanceRunner(Instance(service, self.config.node), around, last)
         self._runners[service] = runner
-        group.create_task(runner.run())
+        group.create_task(self._mind(runner))
         return runner
+
+    async def _mind(self, runner: InstanceRunner) -> None:
+        await runner.run()
+        del self._runners[runner.instance.service]
+
+    async def _dismiss_for_ever(self, orders: Orders) -> None:
+        """Let go of what the stack does not have here any more, once the leader has forgotten it; until cancelled."""
+        while True:
+            await asyncio.sleep(MEND_SECONDS)
+            for service, runner in self._runners.items():
+                stays = self._specs.places(service, self.config.node) or orders.name(service)
+                if not stays and runner.at_rest:
+                    runner.dismiss()
 
     def _take_exit(self, event: InstanceExited) -> None:
         runner = self._runners.get(event.instance.service)

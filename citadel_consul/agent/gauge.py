@@ -94,6 +94,8 @@ class Gauge:
 
     async def measure(self, group: asyncio.TaskGroup) -> NodeMeasurements:
         """What is known now, and within :data:`ANSWER_SECONDS` from now. Questions under way go on in ``group``."""
+        for gone in self._known.keys() - self._runners.keys():
+            del self._known[gone]
         ready = [service for service, runner in self._runners.items() if runner.observed.phase is Phase.READY]
         patience = ANSWER_SECONDS / 2 / max(1, len(ready))
         for service in ready:
@@ -119,7 +121,8 @@ class Gauge:
         return known.measurement
 
     def _life(self, service: str) -> float | None:
-        return self._runners[service].observed.started_at
+        runner = self._runners.get(service)
+        return runner.observed.started_at if runner is not None else None
 
     async def _look(self, service: str, patience_seconds: float) -> None:
         """Measure one service when it is its turn, and remember it; the next one's turn comes soon in any case."""

@@ -69,9 +69,10 @@ class Liveness:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch())
             while True:
-                for service in [s for s, runner in self._runners.items() if self._is_due(s, runner)]:
-                    self._examined.add(service)
-                    group.create_task(self._examine(service))
+                for service, runner in self._runners.items():
+                    if self._is_due(service, runner):
+                        self._examined.add(service)
+                        group.create_task(self._examine(service, runner))
                 self._news.clear()
                 try:
                     async with asyncio.timeout(LOOK_SECONDS):
@@ -103,9 +104,8 @@ class Liveness:
             return service in self._suspects
         return seen.phase is Phase.STARTING and self._wall() > seen.since + LATE_SECONDS
 
-    async def _examine(self, service: str) -> None:
+    async def _examine(self, service: str, runner: InstanceRunner) -> None:
         """Probe one instance again and again, as long as it is the same life of it and in question."""
-        runner = self._runners[service]
         begin = runner.observed
         examination = Examination()
         loop = asyncio.get_running_loop()

@@ -57,6 +57,10 @@ class Orders:
         """The epoch of the orders that are followed: not the highest known, which could not tell an old one."""
         return self._in_force.epoch if self._in_force is not None else self._reporter.document.epoch
 
+    def name(self, service: str) -> bool:
+        """Whether the orders in force say anything of a service; they may while none is in force."""
+        return self._in_force is None or service in self._in_force.instances
+
     async def run(self, seen: Callable[[], None]) -> None:
         """Watch until cancelled; ``seen`` is called after each look at the orders, also if there are none."""
         async for news in watch(lambda index, wait: self._client.kv_read(self._key, index, wait)):

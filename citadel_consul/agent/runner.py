@@ -31,7 +31,7 @@ RETRY_SECONDS = 1.0
 
 
 class InstanceRunner:
-    """Makes one instance what it is wanted to be. Run :meth:`run` in a task; it ends only by cancellation."""
+    """Makes one instance what it is wanted to be. Run :meth:`run` in a task; it ends by cancellation or dismissal."""
 
     def __init__(self, instance: Instance, around: Surroundings, last_seen: Observed | None) -> None:
         self.instance = instance
@@ -42,6 +42,7 @@ class InstanceRunner:
         self._readying: asyncio.Task[None] | None = None
         self._exit: Exit | None = None
         self._let_go = False
+        self._dismissed = False
         self.adopted = asyncio.Event()
         self.observed = last_seen or Observed(generation=0, phase=Phase.STOPPED, since=around.wall())
 
@@ -52,6 +53,11 @@ class InstanceRunner:
         if self._wanted is None or desired.generation >= self._wanted.generation:
             self._wanted = desired
             self._news.set()
+
+    def dismiss(self) -> None:
+        """Have :meth:`run` come to its end, unless something of the instance runs or is wanted: then say it again."""
+        self._dismissed = True
+        self._news.set()
 
     def exited(self, event: InstanceExited) -> None:
         """Take note that what ran has ended. An end that was asked for is told by the stop itself."""
@@ -78,15 +84,34 @@ class InstanceRunner:
     # --- the task -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Adopt what an earlier agent left, then follow orders and exits."""
+        """Adopt what an earlier agent left, then follow orders and exits; when dismissed, leave nothing behind."""
         async with asyncio.TaskGroup() as self._children:
+            if self._around.spec_of(self.instance.service) is None:  # a first order can come before the spec
+                await self._around.fresh_spec_of(self.instance.service)
             await self._adopt()
             self.adopted.set()
-            while True:
+            while not await self._takes_its_leave():
                 await self._news.wait()
                 self._news.clear()
                 await self._take_exit()
                 await self._follow_order()
+        self._around.backend.forget(self.instance)
+        self._around.forget(self.instance)
+
+    async def _takes_its_leave(self) -> bool:
+        """Whether it was dismissed and can go. An order that came meanwhile is not lost: nothing waits after this."""
+        dismissed, self._dismissed = self._dismissed, False
+        if not dismissed or not self.at_rest:
+            return False
+        await self._end_readying()
+        await self._quietly(self._around.catalog.withdraw(self.instance))
+        return self.at_rest
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing of it runs, and no order waits to be followed."""
+        ordered = self._wanted is not None and self._wanted.generation > self.observed.generation
+        return not self.observed.alive and not ordered and self._exit is None
 
     async def _take_exit(self) -> None:
         ended, self._exit = self._exit, None

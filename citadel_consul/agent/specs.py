@@ -50,6 +50,14 @@ class Specs:
             if isinstance(news, Fresh):
                 entries: tuple[KVEntry, ...] = news.value
                 self._cache.merge(news.index, entries, restarted=news.restarted)
+                left = {s: known for s, known in self._expanded.items() if self._cache.index_of(self._keys.spec(s))}
+                self._expanded = left
+
+    def places(self, service: str, node: str) -> bool:
+        """Whether the service belongs to ``node``, as last heard; what cannot be read may."""
+        key = self._keys.spec(service)
+        spec = self._cache.values.get(key)
+        return node in spec.nodes if spec is not None else self._cache.index_of(key) != 0
 
     def known(self, service: str) -> ServiceSpec | None:
         """The spec with its templates filled in, as last heard; None if there is none that can be used."""

@@ -232,6 +232,13 @@ class Backend(Protocol):
         """
         ...
 
+    def forget(self, instance: Instance) -> None:
+        """Remove what is kept of an instance that does not run and is no business of this node any more.
+
+        Nothing happens if it runs. Its data is not touched.
+        """
+        ...
+
     async def reload(self, instance: Instance) -> None:
         """Have a running instance read its configuration again.
 

@@ -235,6 +235,12 @@ class ExternalBackend(ABC, Generic[S]):
                     self._leave(run)
                 self._notes.forget(instance)
 
+    def forget(self, instance: Instance) -> None:
+        """See :meth:`Backend.forget`."""
+        if instance not in self._runs:
+            self._notes.forget_ended(instance)
+            self._locks.pop(instance, None)
+
     async def _put_back(self, instance: Instance, noted: Mapping[str, str]) -> None:
         """Undo what was changed about it, as was noted. Most kinds change nothing."""
 

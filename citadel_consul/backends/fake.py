@@ -214,6 +214,12 @@ class FakeBackend:
         if life is not None and life.exit is None:
             self._machine.note("give-back", life)
 
+    def forget(self, instance: Instance) -> None:
+        """See :meth:`Backend.forget`."""
+        life = self._machine.lives.get(instance)
+        if life is not None and life.exit is not None:
+            del self._machine.lives[instance]
+
     async def reload(self, instance: Instance) -> None:
         """See :meth:`Backend.reload`."""
         life = self._machine.lives.get(instance)

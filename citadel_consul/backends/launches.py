@@ -10,6 +10,7 @@ the rendered backend of the launch too: a stop has to reach what was started, wh
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,8 @@ from citadel_consul.backends.base import Exit, Handle
 from citadel_consul.backends.journal import UnreadableRecord
 from citadel_consul.core import model
 from citadel_consul.core.model import Instance
+
+_log = logging.getLogger(__name__)
 
 _VERSION = 1
 _BACKENDS: Mapping[str, Callable[..., model.Backend]] = {
@@ -88,6 +91,15 @@ class Launches:
     def forget(self, instance: Instance) -> None:
         """Remove the record of a launch that came to nothing."""
         self.path(instance).unlink(missing_ok=True)
+
+    def forget_ended(self, instance: Instance) -> None:
+        """Remove the record of an instance whose end is on record; one that cannot be removed does no harm."""
+        if self.may_run(instance):
+            return
+        try:
+            self.forget(instance)
+        except OSError as error:
+            _log.warning("%s: its record %s stays: %s", instance, self.path(instance), error)
 
     def instances(self) -> list[Instance]:
         """Every instance that has a record, in order."""

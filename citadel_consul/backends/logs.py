@@ -16,11 +16,13 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Container, Iterator
 from pathlib import Path
 
 _CHUNK = 64 * 1024
 _STALE_SECONDS = 5.0
+KEPT_SECONDS = 7 * 86_400.0
+"""How long the log of a service is kept that the node does not have any more."""
 
 
 def log_path(state_dir: Path, stack: str, node: str, service: str) -> Path:
@@ -42,6 +44,17 @@ def open_for_service(path: Path, owner: tuple[int, int] | None) -> int:
     if owner is not None:
         os.fchown(descriptor, *owner)
     return descriptor
+
+
+def sweep(folder: Path, known: Container[str], *, older_than_seconds: float = KEPT_SECONDS) -> None:
+    """Remove the logs in ``folder`` of services that are not ``known`` and wrote nothing for so long."""
+    latest = time.time() - older_than_seconds
+    for path in folder.glob("*.log*"):
+        try:
+            if path.name.partition(".log")[0] not in known and path.stat().st_mtime < latest:
+                path.unlink()
+        except OSError:
+            continue
 
 
 def has_outgrown(path: Path, max_bytes: int) -> bool:

@@ -56,6 +56,11 @@ class Notes:
         except OSError as error:
             _log.warning("%s: cannot write its record %s: %s", instance, self._launches.path(instance), error)
 
+    def forget_ended(self, instance: Instance) -> None:
+        """Remove the record of an instance whose end is on record."""
+        self._launches.forget_ended(instance)
+        self._noted.pop(instance, None)
+
     def forget(self, instance: Instance) -> None:
         """Remove the record of an instance that is in nobody's hand."""
         self._launches.forget(instance)

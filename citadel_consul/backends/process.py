@@ -182,6 +182,18 @@ class ProcessBackend:
     async def give_back(self, instance: Instance) -> None:
         """See :meth:`Backend.give_back`. Nothing was changed, and there is nobody to give a process to."""
 
+    def forget(self, instance: Instance) -> None:
+        """See :meth:`Backend.forget`. Its log is kept for a week, since people look for it after the end."""
+        if instance in self._running or self._may_survive(instance):
+            return
+        try:
+            self._journal.forget(instance)
+        except OSError as error:
+            _log.warning("%s: its record stays: %s", instance, error)
+        self._locks.pop(instance, None)
+        folder = self._log_path(instance).parent
+        logs.sweep(folder, {known.service for known in self._journal.instances() if known.node == instance.node})
+
     async def reload(self, instance: Instance) -> None:
         """See :meth:`Backend.reload`. Sends ``reload_signal`` to the main process alone."""
         run = self._running.get(instance)

@@ -155,6 +155,14 @@ class RoutingBackend:
             await (await self._backend(instance, kind)).give_back(instance)
         self._runs_as.pop(instance, None)
 
+    def forget(self, instance: Instance) -> None:
+        """See :meth:`Backend.forget`. A record of a kind whose backend is not there is removed without it."""
+        for kind, launches in self._launches.items():
+            if kind not in self._hosted:
+                launches.forget_ended(instance)
+        for backend in self._entered():
+            backend.forget(instance)
+
     async def reload(self, instance: Instance) -> None:
         """See :meth:`Backend.reload`."""
         kind = self._runs_as.get(instance) or next(iter(self._traces(instance, besides=_ALWAYS)), _ALWAYS)

@@ -1,9 +1,12 @@
 """Housekeeping: the leader keeps the KV store of its stack small and cheap to watch.
 
-Events and ended operations are trimmed to a bounded count, oldest first (ids sort by time). And where a watched place
-is empty, a folder is laid: a blocking query on what does not exist has no index of its own, so Consul answers it at
-every write nearby, and on a busy stack more than half of the leader's requests were such empty answers (868 of about
-3,200 for each of two empty places in a chain of 20 starts). Caches pass over keys that end in a slash.
+Events and ended operations are trimmed to a bounded count, oldest first (ids sort by time). What was taken out of the
+stack is forgotten once nothing of it runs and nobody has it in hand: the orders to it, and what was counted of it.
+
+And where a watched place is empty, a folder is laid: a blocking query on what does not exist has no index of its own,
+so Consul answers it at every write nearby, and on a busy stack more than half of the leader's requests were such empty
+answers (868 of about 3,200 for each of two empty places in a chain of 20 starts). Caches pass over keys that end in a
+slash.
 
 All of it is done now and then, and under the fence like every write.
 """
@@ -14,6 +17,8 @@ import asyncio
 import logging
 
 from citadel_consul.consul.client import ConsulClient
+from citadel_consul.core.incident import STACK
+from citadel_consul.core.model import Instance
 from citadel_consul.errors import Conflict, ConsulUnavailable
 from citadel_consul.orchestrator.writer import FencedWriter
 from citadel_consul.store import documents
@@ -41,6 +46,7 @@ class Housekeeping:
             try:
                 await self.lay_folders()
                 await self.trim()
+                await self.forget()
             except (ConsulUnavailable, Conflict) as error:
                 log.info("the house could not be kept: %s", error)
             await asyncio.sleep(EVERY_SECONDS)
@@ -64,3 +70,40 @@ class Housekeeping:
             doomed += [keys.cancel(operation_id), keys.operation(operation_id)]
         if doomed:
             await self._writer.delete_keys(doomed)
+
+    async def forget(self) -> None:
+        """Forget the services that the stack does not have any more, and the instances that moved to another node."""
+        state = self._state
+        gone: dict[str, set[str]] = {}
+        for key, document in state.desired.values.items():
+            node = key.removeprefix(state.keys.desired)
+            services = {service for service in document.instances if self._is_gone(Instance(service, node))}
+            if services:
+                gone[node] = services
+        await self._writer.forget_instances(gone)
+        named = {service for document in state.desired.values.values() for service in document.instances}
+        doomed = [
+            key
+            for prefix, cache in ((state.keys.stats, state.stats), (state.keys.incidents, state.incidents))
+            for key in cache.values
+            if (service := key.removeprefix(prefix)) not in named and not self._is_known(service)
+        ]
+        if doomed:
+            await self._writer.delete_keys(doomed)
+
+    def _is_known(self, service: str) -> bool:
+        """Whether the stack has it, or has a spec of it that cannot be read."""
+        return service == STACK or self._state.specs.index_of(self._state.keys.spec(service)) != 0
+
+    def _is_gone(self, instance: Instance) -> bool:
+        """Whether the stack has no such instance, its agent has seen the last order to it, and nothing of it runs."""
+        state, (service, node) = self._state, instance
+        spec = state.specs.values.get(state.keys.spec(service))
+        if node in spec.nodes if spec is not None else self._is_known(service):
+            return False
+        desired = state.desired.values[state.keys.desired_of(node)].instances[service]
+        report = state.observed.values.get(state.keys.observed_of(node))
+        observed = report.instances.get(service) if report is not None else None
+        if desired.run or (observed is not None and (observed.alive or observed.generation < desired.generation)):
+            return False
+        return not any(op.names(service) or service in op.scope for op in state.all_operations() if not op.ended)

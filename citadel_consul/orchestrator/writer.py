@@ -7,7 +7,7 @@ then the steps that point to it, then the heads of operations, and what is count
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from citadel_consul.consul.kv import KVEntry
@@ -86,6 +86,22 @@ class FencedWriter:
     async def delete_keys(self, keys: Iterable[str]) -> None:
         """Delete keys of the history, under the fence like every write."""
         for batch in _batches(Write(delete(key)) for key in keys):
+            await self._transact(batch)
+
+    async def forget_instances(self, gone: Mapping[str, Container[str]]) -> None:
+        """Say nothing more of services that are not on a node any more; ``gone`` are their names, by node.
+
+        Raises Conflict if the orders of a node were changed by somebody else meanwhile.
+        """
+        keys, writes = self._state.keys, []
+        for node, services in gone.items():
+            key = keys.desired_of(node)
+            known = self._state.desired.values[key].instances
+            kept = {service: desired for service, desired in known.items() if service not in services}
+            document = NodeDesired(epoch=self.epoch, instances=kept)
+            operation = cas(key, documents.DESIRED.encode(document), self._state.desired.index_of(key))
+            writes.append(Write(operation, keys.desired, document))
+        for batch in _batches(writes):
             await self._transact(batch)
 
     async def put_keys(self, values: Iterable[tuple[str, bytes]]) -> None:

@@ -273,6 +273,18 @@ class BackendContract:
             assert not harness.is_running(handle)
             assert await backend.survivors() == ()
 
+    async def test_what_has_ended_can_be_forgotten_and_what_runs_cannot(self, harness: Harness) -> None:
+        launch = harness.steady("web")
+        async with harness.backend() as backend:
+            handle = await backend.start(launch)
+            backend.forget(launch.instance)
+            assert harness.is_running(handle)
+            assert await backend.stop(launch.instance, LONG) is not None
+            backend.forget(launch.instance)
+        async with harness.backend() as backend:
+            assert await backend.adopt(launch) == Gone()
+            assert harness.is_running(await backend.start(launch))
+
     async def test_what_never_ran_is_gone_without_a_trace(self, harness: Harness) -> None:
         async with harness.backend() as backend:
             assert await backend.adopt(harness.steady("web")) == Gone(None, None)

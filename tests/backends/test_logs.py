@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from citadel_consul.backends.logs import follow, log_path, open_for_service, rotate, tail
+from citadel_consul.backends.logs import follow, log_path, open_for_service, rotate, sweep, tail
 
 
 @pytest.fixture
@@ -193,3 +193,13 @@ async def test_a_follower_does_not_wait_for_a_rotation_that_was_killed(log: Path
         assert await anext(follower) == "b"
         _replace(log, "c\n")
         assert await anext(follower) == "c"
+
+
+def test_old_logs_of_services_that_nobody_knows_any_more_are_swept_away(tmp_path: Path) -> None:
+    for name in ("web.log", "gone.log", "gone.log.1", "gone.log.partial", "late.log", "notes.txt"):
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, (1000.0, 1000.0))
+    os.utime(tmp_path / "late.log")
+    sweep(tmp_path, {"web"})
+    assert {path.name for path in tmp_path.iterdir()} == {"web.log", "late.log", "notes.txt"}
+    sweep(tmp_path / "nonesuch", set())

@@ -139,6 +139,12 @@ class SystemdBackend:
                 self._watch.forget(run)
             self._launches.forget(instance)
 
+    def forget(self, instance: Instance) -> None:
+        """See :meth:`Backend.forget`."""
+        if instance not in self._watch.runs:
+            self._launches.forget_ended(instance)
+            self._locks.pop(instance, None)
+
     async def reload(self, instance: Instance) -> None:
         """See :meth:`Backend.reload`."""
         run = self._run_of(instance)
