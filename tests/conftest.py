@@ -26,6 +26,10 @@ _coverage: dict[str, str] = {}
 
 NewConsul = Callable[..., ConsulProcess]
 
+# A shell makes its background jobs ignore SIGINT, and every process inherits that. Tests of Ctrl-C need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def consul_binary() -> ConsulBinary:
