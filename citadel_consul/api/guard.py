@@ -76,7 +76,8 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         host = headers.get("host")
         if host is not None and not self._answers_for(host):
-            return problem(WRONG_HOST, f"this orchestrator does not answer for the host {host[:200]!r}", scope["path"])
+            detail = f"this orchestrator does not answer for the host {host[:200]!r}: name it in api.hosts"
+            return problem(WRONG_HOST, detail, scope["path"])
         origin = headers.get("origin")
         if scope["method"] in SAFE or origin is None:
             return None

@@ -67,7 +67,9 @@ async def run_orchestrator(
         )
         channels = channels_of(settings)
         orchestrator = Orchestrator(client, config, channels=channels, supervision=supervision)
-        app = create_app(client, orchestrator, metrics_enabled=settings.metrics_enabled)
+        app = create_app(
+            client, orchestrator, metrics_enabled=settings.metrics_enabled, allowed_hosts=settings.api.hosts
+        )
         async with asyncio.TaskGroup() as group:
             leading = group.create_task(orchestrator.run())
             serving = group.create_task(serve(app, listener, cert=settings.api.tls_cert, key=settings.api.tls_key))

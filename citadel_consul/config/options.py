@@ -308,6 +308,13 @@ SESSION_TTL = Setting(
 API_BIND = Setting(
     "api.bind", "CITADEL_API_BIND", values.bind, HostPort("127.0.0.1", 8000), "Address and port of the HTTP API."
 )
+API_HOSTS = Setting(
+    "api.hosts",
+    "CITADEL_API_HOSTS",
+    values.hosts,
+    values.Hosts(),
+    "Names by which clients reach the API besides the node's, the machine's and Consul's (a proxy, DNS of your own).",
+)
 API_TLS_CERT: Setting[Path | None] = Setting(
     "api.tls_cert", "CITADEL_API_TLS_CERT", values.path, _NO_PATH, "Certificate chain (PEM) of the HTTP API."
 )

@@ -35,9 +35,10 @@ class RecoverySettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """Where the HTTP API listens. TLS files come as a pair or not at all."""
+    """Where the HTTP API listens, and by which other names. TLS files come as a pair or not at all."""
 
     bind: HostPort
+    hosts: tuple[str, ...]
     tls_cert: Path | None
     tls_key: Path | None
     allow_insecure_bind: bool
@@ -172,6 +173,7 @@ def _check_ttl(sources: Sources) -> float:
 def _api(sources: Sources) -> ApiSettings:
     api = ApiSettings(
         bind=sources.value(options.API_BIND),
+        hosts=sources.value(options.API_HOSTS),
         tls_cert=sources.value(options.API_TLS_CERT),
         tls_key=sources.value(options.API_TLS_KEY),
         allow_insecure_bind=sources.value(options.API_ALLOW_INSECURE_BIND),

@@ -151,6 +151,21 @@ def host(value: object) -> str:
     return address
 
 
+class Hosts(tuple[str, ...]):
+    """Host names, as they are written: with commas between them."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return ", ".join(self)
+
+
+def hosts(value: object) -> Hosts:
+    """Host names or addresses, as a list or with commas between them; in lower case, as names compare."""
+    parts = value if isinstance(value, list) else text(value).split(",")
+    return Hosts(host(part).lower() for part in parts)
+
+
 def bind(value: object) -> HostPort:
     """``host:port`` to listen on; port 0 lets the kernel choose one."""
     return parse_host_port(text(value), lowest_port=0)

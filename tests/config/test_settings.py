@@ -120,7 +120,8 @@ def test_every_key_of_the_file_reaches_its_setting(tmp_path: Path) -> None:
         "discovery: {enabled: false}\nmetrics: {enabled: false}\n"
         "notification: {enabled: false, delay: 2s, receivers: [{name: oncall, command: [page]}]}\n"
         "leader: {check_ttl: 1s, session_ttl: 20s}\n"
-        "api: {bind: '[::1]:0', tls_cert: c.pem, tls_key: /k.pem, allow_insecure_bind: true}\n"
+        "api: {bind: '[::1]:0', hosts: [Ops.example.com, box], tls_cert: c.pem, tls_key: /k.pem,\n"
+        "  allow_insecure_bind: true}\n"
         "agent: {bind: 'n1.example:0'}\n"
         "consul: {address: 'unix:///run/consul.sock', token: t, token_file: token, ssl: true, ssl_verify: false,\n"
         "  cacert: ca.pem, capath: cas, client_cert: cc.pem, client_key: ck.pem, tls_server_name: server.dc1.consul}\n",
@@ -129,6 +130,8 @@ def test_every_key_of_the_file_reaches_its_setting(tmp_path: Path) -> None:
     assert all(row.origin.startswith("file ") for row in settings.origins() if row.name != "config")
     assert settings.log_level is LogLevel.WARNING
     assert settings.api.bind == HostPort("::1", 0)
+    assert settings.api.hosts == ("ops.example.com", "box")
+    assert origin(settings, "api.hosts")[0] == "ops.example.com, box"
     assert settings.consul.ssl
     assert not settings.consul.ssl_verify
     assert origin(settings, "notification.receivers")[0] == "oncall (command page)"
@@ -282,6 +285,7 @@ BROKEN_ENVIRONMENT = [
     Broken({"CITADEL_NODE_ADDRESS": "10.0.0.1:80"}, "", "'10.0.0.1:80' is not a host name", "192.168.10.30"),
     Broken({"CITADEL_API_BIND": "8000"}, "", "'8000' is not host:port", "host:port"),
     Broken({"CITADEL_API_BIND": "127.0.0.1:99999"}, "", "'99999' is not a port", "host:port"),
+    Broken({"CITADEL_API_HOSTS": "ops.example.com, a b"}, "", "'a b' is not a host name", "write it like"),
     Broken({"CITADEL_API_BIND": "0.0.0.0:8000"}, "", "0.0.0.0:8000 is not loopback", "api.allow_insecure_bind"),
     Broken({"CITADEL_API_BIND": "[::]:8000"}, "", "[::]:8000 is not loopback", "set api.tls_cert and api.tls_key"),
     Broken({"CITADEL_API_BIND": "box.lan:1"}, "", "box.lan:1 is not loopback", "api.allow_insecure_bind"),
