@@ -116,7 +116,7 @@ def test_the_ui_shows_all_services_passing_then_one_critical_then_all_again(
         file = copied(folder)
         file.write_text(file.read_text().replace("    env:\n", f"    env:\n      CITADEL_TEST_RUN: {mark}\n", 1))
         with citadel_dev(environ, file, folder / "data") as dev, browser(tmp_path) as driver:
-            dev.until("services are up, after", 180.0)
+            dev.until("Ctrl-C stops everything", 180.0)  # the last line of what it says once all are up
             (consul,) = re.findall(r"Consul UI  http://(\S+)/ui/", dev.text)
             citadel = CommandLine({**environ, "CONSUL_HTTP_ADDR": consul})
             page = Page(driver, pictures)
