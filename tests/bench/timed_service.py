@@ -1,7 +1,7 @@
 """The services of a graph as real processes of one small static program (``timed_service.c``), and what they tell.
 
-Of each service the ledger holds the moments at which it was executed, listened, was told to stop, and exited, in its own
-words. So the critical path is what the services took under the very load in which the manager started them.
+Of each service the ledger holds the moments at which it was executed, listened, was told to stop, and exited, in its
+own words. So the critical path is what the services took under the very load in which the manager started them.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
@@ -82,7 +83,7 @@ def _cycle_by_depth(services: TimedServices, server: Any) -> Cycle:
         for name in level:
             server.startProcess(name, False)
         if level is not levels[-1]:
-            _until(lambda level=level: _all_in(server, level, "RUNNING"), DONE_SECONDS, "a depth RUNNING")
+            _until(partial(_all_in, server, level, "RUNNING"), DONE_SECONDS, "a depth RUNNING")
     start = started(services.graph, services.until(lambda life: life.listening), requested, None)
     _until(lambda: _all_in(server, services.graph.services, "RUNNING"), DONE_SECONDS, "everything RUNNING")
     requested = time.time()
@@ -90,7 +91,7 @@ def _cycle_by_depth(services: TimedServices, server: Any) -> Cycle:
         for name in level:
             server.stopProcess(name, False)
         if level is not levels[0]:
-            _until(lambda level=level: _all_in(server, level, "STOPPED"), DONE_SECONDS, "a depth STOPPED")
+            _until(partial(_all_in, server, level, "STOPPED"), DONE_SECONDS, "a depth STOPPED")
     return Cycle(start, stopped(services.graph, services.until(lambda life: life.exited), requested, None))
 
 
