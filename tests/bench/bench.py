@@ -30,7 +30,7 @@ from floors import Floors, measure_floors
 from graphs import GRAPHS
 from peer_environment import peer_program
 from start_stop import MANAGERS, OURS, Row, measure
-from tables import aims_table, efficiency_table, floors_table, reasons
+from tables import aims_table, efficiency_table, floors_table, hops_table, reasons
 
 from citadel_consul.consul.binary import ConsulBinary, find_consul
 from citadel_consul.consul.embedded import EmbeddedConsul
@@ -178,7 +178,7 @@ def print_results(results: Results) -> None:
     if results.rows:
         for way in ("start", "stop"):
             print(f"\n{efficiency_table(results.rows, way)}")
-        print(f"\n{aims_table(results.rows)}")
+        print(f"\n{hops_table(results.rows)}\n\n{aims_table(results.rows)}")
     if results.floors:
         print(f"\n{floors_table(results.floors)}")
     for title, figures in (("Death to exec", results.deaths), ("Failover", results.failovers)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
+from critical_path import hop_seconds
 from floors import Floors
 from start_stop import AIMS, OURS, Row
 
@@ -58,6 +60,21 @@ def aims_table(rows: Sequence[Row]) -> str:
                 f"| start of {row.graph.name} | {reached:.3f} | ≤ {aim} | {'yes' if reached <= aim else 'no'} |"
             )
     return "\n".join(lines)
+
+
+def hops_table(rows: Sequence[Row]) -> str:
+    """What each service of a chain cost on top of its own time, of those that kept its order."""
+    chains = [
+        row for row in rows if row.graph.name.startswith("chain") and not row.why and not row.broken_edges("start")
+    ]
+    lines = ["| cost of a hop of the chain | start | stop |", "| --- | ---: | ---: |"]
+    return "\n".join([*lines, *(f"| {row.manager} | {_hop(row, 'start')} | {_hop(row, 'stop')} |" for row in kept)])
+
+
+def _hop(row: Row, way: str) -> str:
+    hops = len(row.graph.services)
+    seconds = statistics.median(hop_seconds(w.wall_seconds, w.path_seconds, hops) for w in row.ways(way))
+    return f"{seconds * 1000:.1f} ms"
 
 
 def floors_table(floors: Floors) -> str:
