@@ -116,8 +116,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     def wall(self) -> float:
         """Unix seconds, by the clock of the host whose process asks."""
         process = PROCESS.get()
-        offset = self.clock_offsets.get(process.host, 0.0) if process is not None else 0.0
-        return EPOCH + self._now + offset
+        return self.wall_of(process.host) if process is not None else EPOCH + self._now
+
+    def wall_of(self, host: str) -> float:
+        """Unix seconds, by the clock of ``host``."""
+        return EPOCH + self._now + self.clock_offsets.get(host, 0.0)
 
     def call_at(  # type: ignore[override]  # its type has a variadic generic, which Any stands for here
         self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None

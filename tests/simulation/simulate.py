@@ -1,14 +1,16 @@
-"""Tell many stories, on all cores, and say which seeds went wrong and how.
+"""Tell many stories, on all cores, and say which went wrong and how.
 
-    bin/simulate [--seeds 10000] [--first 1] [--jobs N] [--verbose]
+    bin/simulate [--seeds 10000] [--first 1] [--every 1] [--jobs N]
 
-A seed that fails is told again with ever fewer happenings, as long as it still fails, and its timeline is printed. The
-same seed tells the same story again on every machine: nothing depends on time, on chance or on the order of a hash.
+Stories are drawn from seeds; beside them a few fixed scenes are disturbed at every await point (``sweep``). A story
+that fails is told again with ever fewer happenings, as long as it still fails, and its timeline is printed. The same
+name tells the same story again on every machine: nothing depends on time, on chance or on the order of a hash.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 import time
@@ -19,39 +21,52 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "system"), str(HERE.parent)]
 
-from simulation import Outcome, Story, shrink, story_of, tell
+from simulation import Outcome, shrink, tell
+from story import Story, story_of
+from sweep import names, story_named
 
 AT_ONCE = 20
-"""Seeds of one task of a worker: few enough for a progress that moves, many enough not to be mostly errands."""
+"""Stories of one task of a worker: few enough for a progress that moves, many enough not to be mostly errands."""
 SHOWN = 3
 
 
-def chunk(seeds: Sequence[int]) -> tuple[int, int, list[tuple[int, list[str]]]]:
-    """Tell the stories of ``seeds``: callbacks run, services started, and what went wrong with which."""
-    steps = starts = 0
+def story_called(name: str) -> Story:
+    """The story of a seed (``4711``) or of a disturbed scene (``startup:leader:pause-at:17``)."""
+    return story_of(int(name)) if name.isdecimal() else story_named(name)
+
+
+def chunk(called: Sequence[str]) -> tuple[int, int, float, list[tuple[str, list[str]]]]:
+    """Tell these stories: callbacks run, services started, seconds of CPU, and what went wrong with which."""
+    gc.freeze()  # what was imported stays: the collector need not look at it again and again
+    gc.set_threshold(20_000)
+    began, steps, starts = time.process_time(), 0, 0
     failed = []
-    for seed in seeds:
-        outcome = tell(story_of(seed))
+    for name in called:
+        outcome = tell(story_called(name))
         steps += outcome.steps
         starts += outcome.starts
         if outcome.violations:
-            failed.append((seed, outcome.violations))
-    return steps, starts, failed
+            failed.append((name, outcome.violations))
+    return steps, starts, time.process_time() - began, failed
 
 
-def explain(seed: int) -> Iterator[str]:
-    """The shortest story of a seed that still goes wrong, told line by line."""
+def explain(name: str) -> Iterator[str]:
+    """The shortest form of a story that still goes wrong, told line by line."""
 
     def fails(story: Story) -> bool:
         return bool(tell(story).violations)
 
-    outcome: Outcome = tell(shrink(story_of(seed), fails))
+    outcome: Outcome = tell(shrink(story_called(name), fails))
     plan = outcome.story.plan
-    yield f"seed {seed}: {len(plan.nodes)} nodes, {plan.orchestrators} orchestrators"
+    yield f"{called(name)}: {len(plan.nodes)} nodes, {plan.orchestrators} orchestrators"
     yield from (f"  {spec.name} on {', '.join(spec.nodes)}" for spec in plan.services)
-    yield from (f"  {edge.service} needs {edge.dependency} ({edge.strength})" for edge in plan.edges)
+    yield from (f"  {e.service} needs {e.dependency} ({e.strength}, {e.condition})" for e in plan.layouts[-1].edges)
     yield from outcome.timeline
     yield from (f"VIOLATION {text}" for text in outcome.violations)
+
+
+def called(name: str) -> str:
+    return f"seed {name}" if name.isdecimal() else name
 
 
 def until_failure(first: int, count: int) -> int:
@@ -64,34 +79,40 @@ def until_failure(first: int, count: int) -> int:
     return 0
 
 
-def run(first: int, count: int, jobs: int) -> int:
+def run(first: int, count: int, every: int, jobs: int) -> int:
     """All the stories; returns how many went wrong."""
     began = time.monotonic()
-    seeds = range(first, first + count)
-    chunks = [seeds[place : place + AT_ONCE] for place in range(0, count, AT_ONCE)]
+    stories = [str(seed) for seed in range(first, first + count)]
+    scenes = list(names(every)) if every else []
+    stories += scenes
+    chunks = [stories[place : place + AT_ONCE] for place in range(0, len(stories), AT_ONCE)]
     done = steps = starts = 0
-    failed: list[tuple[int, list[str]]] = []
+    cpu = 0.0
+    failed: list[tuple[str, list[str]]] = []
     terminal = sys.stderr.isatty()
     with ProcessPoolExecutor(max_workers=jobs) as pool:
-        for told, (more_steps, more_starts, more_failed) in zip(chunks, pool.map(chunk, chunks), strict=True):
+        for told, (more_steps, more_starts, seconds, more_failed) in zip(chunks, pool.map(chunk, chunks), strict=True):
             done += len(told)
             steps += more_steps
             starts += more_starts
+            cpu += seconds
             failed += more_failed
             if terminal:
                 rate = done / (time.monotonic() - began)
-                print(f"\r{done}/{count} seeds, {len(failed)} failed, {rate:.1f} a second ", end="", file=sys.stderr)
+                text = f"{done}/{len(stories)} stories, {len(failed)} failed, {rate:.1f} a second"
+                print(f"\r{text} ", end="", file=sys.stderr)
     if terminal:
         print(file=sys.stderr)
-    for seed, violations in failed:
-        print(f"seed {seed}: {'; '.join(violations)}")
-    for seed, _ in failed[:SHOWN]:
+    for name, violations in failed:
+        print(f"{called(name)}: {'; '.join(violations)}")
+    for name, _ in failed[:SHOWN]:
         print()
-        print("\n".join(explain(seed)))
+        print("\n".join(explain(name)))
     seconds = time.monotonic() - began
     print(
-        f"{done} seeds from {first}: {len(failed)} failed; "
-        f"{steps:,} steps of processes, {starts:,} starts of services; {seconds:.0f} s, {jobs} processes"
+        f"{count} seeds from {first} and {len(scenes)} disturbed scenes: {len(failed)} failed; "
+        f"{steps:,} steps of processes, {starts:,} starts of services; "
+        f"{seconds:.0f} s, {jobs} processes, {cpu:.0f} s of CPU"
     )
     return len(failed)
 
@@ -101,22 +122,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1000, metavar="N", help="how many (default 1000)")
     parser.add_argument("--first", type=int, default=1, metavar="SEED", help="the first one (default 1)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes at once")
-    parser.add_argument("--tell", type=int, metavar="SEED", help="tell the story of this seed, whatever its end")
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="disturb the scenes at every Nth await point; 0: not at all"
+    )
+    parser.add_argument("--tell", metavar="STORY", help="tell the story of this seed or scene, whatever its end")
     parser.add_argument("--after", type=int, default=0, metavar="N", help="first tell N others, unheard (for --tell)")
     parser.add_argument("--first-failure", action="store_true", help="stop at the first that fails; one process")
     options = parser.parse_args()
     if options.tell is not None:
         for seed in range(1, options.after + 1):
             tell(story_of(seed))
-        outcome = tell(story_of(options.tell))
+        outcome = tell(story_called(options.tell))
         print("\n".join([*outcome.timeline, *(f"VIOLATION {text}" for text in outcome.violations)]))
         print(f"{outcome.steps:,} steps of processes, {outcome.seconds:.3f} s of theirs")
         sys.exit(bool(outcome.violations))
-    if options.seeds < 1 or options.jobs < 1:
-        parser.error("--seeds and --jobs are at least 1")
+    if options.seeds < 0 or options.jobs < 1 or options.every < 0:
+        parser.error("--seeds and --every are at least 0, and --jobs at least 1")
     if options.first_failure:
         sys.exit(until_failure(options.first, options.seeds))
-    sys.exit(bool(run(options.first, options.seeds, options.jobs)))
+    sys.exit(bool(run(options.first, options.seeds, options.every, options.jobs)))
 
 
 if __name__ == "__main__":

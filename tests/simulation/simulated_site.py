@@ -7,28 +7,22 @@ probes, and the one TCP connection that a standby keeps to the leader. Everythin
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import random
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from types import BuiltinFunctionType, FunctionType
+from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 from clockwork import Process, SimulatedLoop, StuckError
 from simulated_consul import Agent, Cluster
 from simulated_link import Link, SimulatedTransport
+from simulated_machine import Machine, MemoryChronicle, SimulatedProber
+from story import Plan
 
 from citadel_consul.agent.agent import AgentConfig, NodeAgent
-from citadel_consul.agent.chronicle import Chronicle, Entry
-from citadel_consul.agent.readiness import Finding, Prober
-from citadel_consul.backends.fake import FakeBackend, FakeMachine
+from citadel_consul.agent.chronicle import Entry
+from citadel_consul.backends.fake import FakeBackend
 from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.client import ConsulClient
-from citadel_consul.core.model import Check, Edge, Instance, ServiceSpec
-from citadel_consul.core.snapshot import Defaults
+from citadel_consul.core.model import ServiceSpec
 from citadel_consul.orchestrator.orchestrator import Orchestrator, OrchestratorConfig
 from citadel_consul.rendering.identity import check_id, service_id
 from citadel_consul.store.keys import Keys
@@ -36,70 +30,6 @@ from citadel_consul.store.state import instance_of
 
 STACK = "sim"
 API_PORT = 8000
-
-
-class Machine(FakeMachine):
-    """A node's machine: instances take a while to become ready, and may be ill while they run."""
-
-    def __init__(self, loop: SimulatedLoop, boot_seconds: Callable[[str], float]) -> None:
-        super().__init__()
-        self._loop = loop
-        self._boot_seconds = boot_seconds
-        self.ready_at: dict[int, float] = {}
-        self.ill: set[Instance] = set()
-        self.twice: list[str] = []
-
-    def begin(self, launch: Any) -> Any:
-        running = self.lives.get(launch.instance)
-        if running is not None and running.exit is None:
-            self.twice.append(f"{launch.instance} was started while it ran")
-        life = super().begin(launch)
-        self.ready_at[life.handle.pid or 0] = self._loop.time() + self._boot_seconds(launch.instance.service)
-        return life
-
-    def healthy(self, instance: Instance) -> bool:
-        life = self.lives.get(instance)
-        if life is None or life.exit is not None or instance in self.ill:
-            return False
-        return self._loop.time() >= self.ready_at[life.handle.pid or 0]
-
-    def seconds_to_ready(self, instance: Instance) -> float:
-        life = self.lives.get(instance)
-        if life is None or life.exit is not None:
-            return 1.0
-        return max(0.002, self.ready_at[life.handle.pid or 0] - self._loop.time())
-
-
-class SimulatedProber(Prober):
-    """Asks the machine instead of the network."""
-
-    def __init__(self, machine: Machine, node: str) -> None:
-        super().__init__()
-        self._machine = machine
-        self._node = node
-
-    async def until_ready(self, spec: ServiceSpec) -> None:
-        instance = Instance(spec.name, self._node)
-        while not self._machine.healthy(instance):  # noqa: ASYNC110  # what changes it is simulated time
-            await asyncio.sleep(min(1.0, self._machine.seconds_to_ready(instance)))
-
-    async def finding_of(self, check: Check) -> Finding | None:
-        await asyncio.sleep(0.001)
-        healthy = self._machine.healthy(Instance(check.target, self._node))
-        return None if healthy else Finding("no answer")
-
-
-class MemoryChronicle(Chronicle):
-    """The history of a node, in memory; it outlives its agents, as the file does."""
-
-    def __init__(self, entries: list[Entry]) -> None:
-        self.entries = entries
-
-    def write(self, entry: Entry) -> None:
-        self.entries.append(entry)
-
-    def close(self) -> None:
-        pass
 
 
 class Wire(asyncio.Transport):
@@ -135,32 +65,34 @@ class Wire(asyncio.Transport):
         """Nothing is written."""
 
 
-@dataclass(slots=True)
-class Plan:
-    """What a seed came up with."""
-
-    nodes: tuple[str, ...]
-    orchestrators: int
-    services: tuple[ServiceSpec, ...]
-    edges: tuple[Edge, ...]
-    boot_seconds: dict[str, float] = field(default_factory=dict)
-
-
 class Site:
-    """See the module. Processes that end by a fault come back after a while, as systemd has it, while ``reviving``."""
+    """See the module. Processes that end by a fault come back after a while, as systemd has it, while ``reviving``.
 
-    def __init__(self, loop: SimulatedLoop, draw: random.Random, plan: Plan) -> None:
+    ``hear`` is told what node agents write down, ``on_crash`` of a process that ends by an error of its own.
+    """
+
+    def __init__(
+        self,
+        loop: SimulatedLoop,
+        draw: random.Random,
+        plan: Plan,
+        hear: Callable[[Entry], None],
+        on_crash: Callable[[str], None],
+    ) -> None:
         self.loop = loop
         self.draw = draw
         self.plan = plan
         self.keys = Keys(STACK)
+        loop.clock_offsets.update(plan.clocks)
         self.machines = {node: Machine(loop, lambda s: plan.boot_seconds[s]) for node in plan.nodes}
+        for machine in self.machines.values():
+            machine.behaviours.update(plan.behaviours)
         self.cluster = Cluster(loop, draw, self._healthy)
         self.consul = {n: Agent(self.cluster, n, f"10.0.0.{i}") for i, n in enumerate(plan.nodes, 1)}
         self.processes: dict[str, Process] = {}
         self.everybody: list[Process] = []
-        self.histories: dict[str, list[Entry]] = {node: [] for node in plan.nodes}
-        self.crashes: list[str] = []
+        self._hear = hear
+        self._on_crash = on_crash
         self.reviving = True
         self._wires: dict[tuple[str, int], list[Wire]] = {}
         loop.network = self
@@ -194,7 +126,7 @@ class Site:
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and task.exception() is not None and process.alive:
-                self.crashes.append(f"{name} ended by {task.exception()!r}")
+                self._on_crash(f"{name} ended by {task.exception()!r}")
                 self.loop.kill(process)
 
         task.add_done_callback(ended)
@@ -211,7 +143,7 @@ class Site:
             stack=STACK,
             node=node,
             api=f"{self.consul[node].address}:{API_PORT}",
-            defaults=Defaults(recovery_delay_seconds=2.0, startup_timeout_seconds=60.0, shutdown_timeout_seconds=60.0),
+            defaults=self.plan.defaults,
         )
         await Orchestrator(self.client(node, process), config, wall=self.loop.wall).run()
 
@@ -224,7 +156,7 @@ class Site:
                 backend,
                 expand=lambda spec: spec,
                 render=lambda spec, status: _registration(spec, node, self.consul[node].address, status),
-                chronicle=MemoryChronicle(self.histories[node]),
+                chronicle=MemoryChronicle(self.loop, self._hear),
                 make_prober=lambda: SimulatedProber(self.machines[node], node),
                 wall=self.loop.wall,
             )
@@ -290,60 +222,3 @@ def _registration(spec: ServiceSpec, node: str, address: str, status: str) -> di
             for check in spec.checks
         ],
     }
-
-
-@contextlib.contextmanager
-def everything_drawn_from(seed: int, loop: SimulatedLoop) -> Iterator[None]:
-    """Have all that citadel takes for time and chance come from the loop and the seed."""
-    import time
-    import uuid
-
-    from citadel_consul.store import identifiers
-
-    random.seed(seed)
-    own = random.Random(seed ^ 0x5EED)
-    ids = mock.Mock(choice=own.choice)
-
-    def unique() -> uuid.UUID:
-        return uuid.UUID(int=own.getrandbits(128), version=4)
-
-    with (
-        _clocks_of_defaults(loop),
-        mock.patch.object(time, "monotonic", loop.time),
-        mock.patch.object(time, "time", loop.wall),
-        mock.patch.object(uuid, "uuid4", unique),
-        mock.patch.object(identifiers, "secrets", ids),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _clocks_of_defaults(loop: SimulatedLoop) -> Iterator[None]:
-    """Clocks that are the default of an argument were bound when the function was made."""
-    import time
-
-    clocks = {time.monotonic: loop.time, time.time: loop.wall}
-    changed: list[tuple[dict[str, Any], str, Any]] = []
-    for function in _functions_of_citadel():
-        defaults = function.__kwdefaults__ or {}
-        for name, value in defaults.items():
-            if isinstance(value, BuiltinFunctionType) and value in clocks:
-                changed.append((defaults, name, value))
-    for defaults, name, value in changed:
-        defaults[name] = clocks[value]
-    try:
-        yield
-    finally:
-        for defaults, name, value in changed:
-            defaults[name] = value
-
-
-@functools.cache
-def _functions_of_citadel() -> tuple[FunctionType, ...]:
-    modules = [module for name, module in sys.modules.items() if name.startswith("citadel_consul")]
-    found: dict[int, FunctionType] = {}
-    for module in modules:
-        for value in list(vars(module).values()):
-            members = vars(value).values() if isinstance(value, type) else (value,)
-            found.update((id(member), member) for member in members if isinstance(member, FunctionType))
-    return tuple(found.values())
