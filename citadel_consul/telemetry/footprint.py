@@ -1,12 +1,14 @@
 """What a process of citadel takes of its machine, for Prometheus: memory, processor, descriptors, threads, tasks.
 
 The names of the first three are those that Prometheus' own client gives to every process, so dashboards know them. Each
-of these figures is flat over days in a process that is well: one that climbs is a leak, and says of what.
+of these figures is flat over days in a process that is well: one that climbs is a leak, and says of what. Resident
+memory tells it late, since an allocator gives little back; how many blocks are allocated tells it at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 
@@ -24,8 +26,12 @@ class Footprint(Collector):
     def collect(self) -> Iterator[Metric]:
         """The figures of this moment."""
         yield from _of_the_kernel()
-        yield GaugeMetricFamily("citadel_tasks", "Tasks on its event loop.", value=float(len(asyncio.all_tasks())))
-        yield GaugeMetricFamily("citadel_threads", "Threads of Python.", value=float(threading.active_count()))
+        for name, text, value in (
+            ("citadel_tasks", "Tasks on its event loop.", len(asyncio.all_tasks())),
+            ("citadel_threads", "Threads of Python.", threading.active_count()),
+            ("citadel_allocated_blocks", "Blocks of memory that Python's objects take.", sys.getallocatedblocks()),
+        ):
+            yield GaugeMetricFamily(name, text, value=float(value))
 
 
 def exposition() -> bytes:

@@ -301,5 +301,6 @@ async def test_prometheus_is_shown_what_the_agent_takes_itself(node: Node) -> No
     samples = {sample.name: sample.value for family in families for sample in family.samples}
     assert samples["citadel_tasks"] == tasks + 1  # the one that answered
     assert samples["citadel_threads"] >= 1
+    assert samples["citadel_allocated_blocks"] > 1000
     assert samples["process_open_fds"] >= 3
     assert samples["process_resident_memory_bytes"] > 1_000_000
