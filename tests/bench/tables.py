@@ -64,9 +64,8 @@ def aims_table(rows: Sequence[Row]) -> str:
 
 def hops_table(rows: Sequence[Row]) -> str:
     """What each service of a chain cost on top of its own time, of those that kept its order."""
-    chains = [
-        row for row in rows if row.graph.name.startswith("chain") and not row.why and not row.broken_edges("start")
-    ]
+    chains = [row for row in rows if row.graph.name.startswith("chain") and not row.why]
+    kept = [row for row in chains if not row.broken_edges("start")]
     lines = ["| cost of a hop of the chain | start | stop |", "| --- | ---: | ---: |"]
     return "\n".join([*lines, *(f"| {row.manager} | {_hop(row, 'start')} | {_hop(row, 'stop')} |" for row in kept)])
 
