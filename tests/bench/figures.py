@@ -11,6 +11,11 @@ class NotMeasured(Exception):
     """Something cannot be measured here; the text says why."""
 
 
+def reason_of(error: NotMeasured | AssertionError) -> str:
+    """What a table says of it: the first line, where an assertion goes on with logs."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """What a series of measurements comes to, in milliseconds."""
