@@ -2,8 +2,8 @@
 
     bin/simulate [--seeds 10000] [--first 1] [--every 1] [--jobs N]
 
-Stories are drawn from seeds; beside them a few fixed scenes are disturbed at every await point (``sweep``). A story
-that fails is told again with ever fewer happenings, as long as it still fails, and its timeline is printed. The same
+Stories are drawn from seeds; beside them a few fixed scenes are disturbed at every await point (``sweep``), or, of fewer
+than ten thousand seeds, at as many of them in proportion. A story that fails is told again with ever fewer happenings, as long as it still fails, and its timeline is printed. The same
 name tells the same story again on every machine: nothing depends on time, on chance or on the order of a hash.
 """
 
@@ -27,6 +27,8 @@ from sweep import names, story_named
 
 AT_ONCE = 20
 """Stories of one task of a worker: few enough for a progress that moves, many enough not to be mostly errands."""
+THOROUGH = 10_000
+"""How many seeds it takes until scenes are disturbed at every await point, if nothing else is said."""
 SHOWN = 3
 
 
@@ -122,9 +124,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1000, metavar="N", help="how many (default 1000)")
     parser.add_argument("--first", type=int, default=1, metavar="SEED", help="the first one (default 1)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes at once")
-    parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="disturb the scenes at every Nth await point; 0: not at all"
-    )
+    parser.add_argument("--every", type=int, metavar="N", help="disturb scenes at every Nth await point; 0: not at all")
     parser.add_argument("--tell", metavar="STORY", help="tell the story of this seed or scene, whatever its end")
     parser.add_argument("--after", type=int, default=0, metavar="N", help="first tell N others, unheard (for --tell)")
     parser.add_argument("--first-failure", action="store_true", help="stop at the first that fails; one process")
@@ -136,11 +136,12 @@ def main() -> None:
         print("\n".join([*outcome.timeline, *(f"VIOLATION {text}" for text in outcome.violations)]))
         print(f"{outcome.steps:,} steps of processes, {outcome.seconds:.3f} s of theirs")
         sys.exit(bool(outcome.violations))
-    if options.seeds < 0 or options.jobs < 1 or options.every < 0:
+    every = max(1, THOROUGH // max(1, options.seeds)) if options.every is None else options.every
+    if options.seeds < 0 or options.jobs < 1 or every < 0:
         parser.error("--seeds and --every are at least 0, and --jobs at least 1")
     if options.first_failure:
         sys.exit(until_failure(options.first, options.seeds))
-    sys.exit(bool(run(options.first, options.seeds, options.every, options.jobs)))
+    sys.exit(bool(run(options.first, options.seeds, every, options.jobs)))
 
 
 if __name__ == "__main__":
