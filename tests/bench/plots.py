@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ mpl.use("svg")
 
 from figures import Figure
 from matplotlib import pyplot as plt
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 from start_stop import MANAGERS, OURS, Row
 
 COLOURS = {
@@ -42,7 +42,7 @@ def draw(rows: Sequence[Row], deaths: Sequence[Figure], failovers: Sequence[Figu
     with mpl.rc_context(STYLE):
         made = [_draw_way(rows, way, folder / f"benchmarks-{way}.svg") for way in ways]
         if deaths or failovers:
-            made.append(_draw_recovery([*deaths, *failovers], folder / "benchmarks-recovery.svg"))
+            made.append(_draw_recovery(deaths, failovers, folder / "benchmarks-recovery.svg"))
     return made
 
 
@@ -56,20 +56,47 @@ def _draw_way(rows: Sequence[Row], way: str, path: Path) -> Path:
         axes.scatter(
             [row.efficiency(way) for row in mine],
             [graphs.index(row.graph.name) for row in mine],
-            s=64, color=COLOURS.get(manager, "#777777"), marker=MARKERS.get(manager, "x"), label=manager, zorder=3,
-            alpha=0.9,
+            s=64, color=COLOURS.get(manager, "#777777"), marker=MARKERS.get(manager, "x"), label=manager,
+            zorder=4 if manager == OURS else 3, alpha=0.9,
         )  # fmt: skip
     axes.axvline(1.0, color="#555555", linewidth=1)
     axes.set_yticks(range(len(graphs)), graphs)
     axes.set_ylim(len(graphs) - 0.5, -0.5)
-    _log_axis(axes, f"{way}: wall time ÷ critical path of the services themselves (1 = nothing lost)", "×")
-    _save(figure, axes, path)
+    most = max((row.efficiency(way) for row in kept), default=2.0)
+    _log_axis(axes, (0.96, max(2.0, most * 1.2)), (1, 1.5, 2, 3, 5, 10, 20, 50, 100), "{:g}×".format)
+    axes.set_xlabel(f"{way}: wall time ÷ critical path of the services themselves (1 = nothing lost)", color="#333333")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, frameon=False, handletextpad=0.2)
+    _save(figure, path)
     return path
 
 
-def _draw_recovery(figures: Sequence[Figure], path: Path) -> Path:
-    """A bar from median to p95 for each, on a logarithmic scale of milliseconds."""
-    figure, axes = plt.subplots(figsize=(8.2, 0.4 * len(figures) + 1.4))
+def _draw_recovery(deaths: Sequence[Figure], failovers: Sequence[Figure], path: Path) -> Path:
+    """A dot at the median and a bar to the 95th percentile for each, on one logarithmic axis."""
+    panels = [
+        (title, found)
+        for title, found in (
+            ("a service is killed → its replacement runs", deaths),
+            ("the leader is lost → its successor acts", failovers),
+        )
+        if found
+    ]
+    lines = [len(found) for _, found in panels]
+    figure, grid = plt.subplots(
+        len(panels), figsize=(8.2, 0.36 * sum(lines) + 0.7 * len(panels) + 0.6), sharex=True, squeeze=False,
+        gridspec_kw={"height_ratios": lines, "hspace": 0.9 / (sum(lines) / len(lines))},
+    )  # fmt: skip
+    everything = [*deaths, *failovers]
+    least, most = min(found.median_ms for found in everything), max(found.p95_ms for found in everything)
+    for axes, (title, found) in zip(grid[:, 0], panels, strict=True):
+        axes.set_title(title, loc="left", fontsize=10, color="#333333")
+        _draw_figures(axes, found)
+        _log_axis(axes, (least / 1.5, most * 3), [10.0**n for n in range(6)], _duration)
+    grid[-1, 0].set_xlabel("median (dot) to 95th percentile (bar)", color="#333333")
+    _save(figure, path)
+    return path
+
+
+def _draw_figures(axes: Any, figures: Sequence[Figure]) -> None:
     for line, found in enumerate(figures):
         colour = COLOURS[OURS] if found.name.startswith(OURS) else "#777777"
         axes.plot([found.median_ms, found.p95_ms], [line, line], color=colour, linewidth=4, alpha=0.45)
@@ -77,31 +104,25 @@ def _draw_recovery(figures: Sequence[Figure], path: Path) -> Path:
         axes.annotate(_duration(found.median_ms), (found.p95_ms, line), (8, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(figures)), [found.name for found in figures])
     axes.set_ylim(len(figures) - 0.5, -0.5)
-    axes.set_xlim(right=max(found.p95_ms for found in figures) * 3)
-    _log_axis(axes, "from the fault until it is made good: median (dot) to 95th percentile", " ms")
-    _save(figure, axes, path)
-    return path
 
 
-def _log_axis(axes: Any, label: str, unit: str) -> None:
+def _log_axis(axes: Any, limits: tuple[float, float], ticks: Sequence[float], text: Callable[[float], str]) -> None:
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}{unit}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    if unit == "×":
-        axes.set_xlim(left=0.95)
-        axes.set_xticks([t for t in (1, 1.5, 2, 3, 5, 10, 20, 50) if t <= max(2, axes.get_xlim()[1])])
+    axes.set_xlim(*limits)
+    axes.set_xticks([tick for tick in ticks if limits[0] <= tick <= limits[1]])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     axes.grid(axis="both", color="#e5e5e5", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
-    axes.set_xlabel(label, color="#333333")
 
 
 def _duration(milliseconds: float) -> str:
-    return f"{milliseconds / 1000:.1f} s" if milliseconds >= 1000 else f"{milliseconds:.0f} ms"
+    if milliseconds < 1000:
+        return f"{milliseconds:.0f} ms"
+    return f"{milliseconds / 1000:.1f} s" if milliseconds < 10_000 else f"{milliseconds / 1000:.0f} s"
 
 
-def _save(figure: Any, axes: Any, path: Path) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=5, frameon=False, handletextpad=0.2)
+def _save(figure: Any, path: Path) -> None:
     figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
