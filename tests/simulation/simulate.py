@@ -2,9 +2,10 @@
 
     bin/simulate [--seeds 10000] [--first 1] [--every 1] [--jobs N]
 
-Stories are drawn from seeds; beside them a few fixed scenes are disturbed at every await point (``sweep``), or, of fewer
-than ten thousand seeds, at as many of them in proportion. A story that fails is told again with ever fewer happenings, as long as it still fails, and its timeline is printed. The same
-name tells the same story again on every machine: nothing depends on time, on chance or on the order of a hash.
+Stories are drawn from seeds. Beside them some fixed scenes are disturbed at every await point (``sweep``), or, of fewer
+than ten thousand seeds, at as many of them in proportion. A story that fails is told again with ever fewer happenings,
+as long as it still fails, and its timeline is printed. The same name tells the same story again on every machine:
+nothing depends on time, on chance or on the order of a hash.
 """
 
 from __future__ import annotations
@@ -39,8 +40,6 @@ def story_called(name: str) -> Story:
 
 def chunk(called: Sequence[str]) -> tuple[int, int, float, list[tuple[str, list[str]]]]:
     """Tell these stories: callbacks run, services started, seconds of CPU, and what went wrong with which."""
-    gc.freeze()  # what was imported stays: the collector need not look at it again and again
-    gc.set_threshold(20_000)
     began, steps, starts = time.process_time(), 0, 0
     failed = []
     for name in called:
@@ -50,6 +49,13 @@ def chunk(called: Sequence[str]) -> tuple[int, int, float, list[tuple[str, list[
         if outcome.violations:
             failed.append((name, outcome.violations))
     return steps, starts, time.process_time() - began, failed
+
+
+def settle() -> None:
+    """What was imported stays: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 def explain(name: str) -> Iterator[str]:
@@ -92,7 +98,7 @@ def run(first: int, count: int, every: int, jobs: int) -> int:
     cpu = 0.0
     failed: list[tuple[str, list[str]]] = []
     terminal = sys.stderr.isatty()
-    with ProcessPoolExecutor(max_workers=jobs) as pool:
+    with ProcessPoolExecutor(max_workers=jobs, initializer=settle) as pool:
         for told, (more_steps, more_starts, seconds, more_failed) in zip(chunks, pool.map(chunk, chunks), strict=True):
             done += len(told)
             steps += more_steps
