@@ -1,7 +1,7 @@
 """All benchmarks, citadel's and those of its peers: `bin/bench [--only start,death,failover] [--quick] [--json FILE]`.
 
-Prints tables that Markdown understands, writes the figures as JSON, and draws docs/benchmarks-start.svg,
-docs/benchmarks-stop.svg and docs/benchmarks-recovery.svg. What cannot be measured here is said, with the reason.
+Prints tables that Markdown understands, and writes the figures as JSON. A full run also renews the tables of
+docs/benchmarks.md and the plots beside it. What cannot be measured here is said, with the reason.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / folder) for folder in ("bench", "system", "managers", ".")]
 
 from death_to_exec import measure_deaths, measure_supervisord, measure_systemd
+from document import renewed
 from failover import CASES, measure_failovers
 from failover_peers import measure_consul_lock, measure_patroni
-from figures import Figure, NotMeasured, print_table, reason_of, summary
+from figures import Figure, NotMeasured, figures_table, reason_of, summary
 from floors import Floors, measure_floors
 from graphs import GRAPHS
 from peer_environment import peer_program
@@ -36,6 +37,7 @@ from citadel_consul.consul.binary import ConsulBinary, find_consul
 from citadel_consul.consul.embedded import EmbeddedConsul
 from citadel_consul.consul.ports import free_ports
 
+DOCS, PAGE = ROOT / "docs", "benchmarks.md"
 SECTIONS = ("start", "death", "failover")
 DEATH_SERVICES = 12
 
@@ -173,21 +175,21 @@ def _failovers(results: Results, plan: Plan, consul: str, binary: ConsulBinary, 
     )
 
 
-def print_results(results: Results) -> None:
-    """Everything as Markdown."""
-    print(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in results.machine.items()))
+def tables_of(results: Results) -> dict[str, str]:
+    """Everything as Markdown, by the names that docs/benchmarks.md has for it."""
+    tables = {"machine": ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in results.machine.items())}
     if results.rows:
-        for way in ("start", "stop"):
-            print(f"\n{efficiency_table(results.rows, way)}")
-        print(f"\n{hops_table(results.rows)}\n\n{aims_table(results.rows)}")
+        tables |= {way: efficiency_table(results.rows, way) for way in ("start", "stop")}
+        tables |= {"hops": hops_table(results.rows), "aims": aims_table(results.rows)}
     if results.floors:
-        print(f"\n{floors_table(results.floors)}")
-    for title, figures in (("Death to exec", results.deaths), ("Failover", results.failovers)):
-        if figures:
-            print_table(f"{title} (milliseconds)", figures)
-    missing = "\n".join([*filter(None, [reasons(results.rows)]), *(f"- {line}" for line in results.missing)])
-    if missing:
-        print(f"\nNot measured:\n{missing}")
+        tables["floors"] = floors_table(results.floors)
+    tables |= {
+        name: figures_table(figures)
+        for name, figures in (("death", results.deaths), ("failover", results.failovers))
+        if figures
+    }
+    missing = [*filter(None, [reasons(results.rows)]), *(f"- {line}" for line in results.missing)]
+    return {**tables, "missing": "\n".join(missing) or "Nothing was left out."}
 
 
 def chosen(options: argparse.Namespace) -> Plan:
@@ -218,19 +220,29 @@ def main() -> None:
     parser.add_argument("--managers", metavar="MANAGERS", help=f"some of {';'.join(MANAGERS)} (separated by ;)")
     parser.add_argument("--quick", action="store_true", help="fewer graphs, peers and trials: under two minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where plots go (default: docs, of a full run)")
+    parser.add_argument(
+        "--docs",
+        type=Path,
+        metavar="FOLDER",
+        help="where tables and plots go (default: of a full run docs, else nowhere)",
+    )
     options = parser.parse_args()
     plan = chosen(options)
     with tempfile.TemporaryDirectory(prefix="citadel-bench-") as folder:
         results = asyncio.run(run(plan, Path(folder)))
-    print_results(results)
+    tables = tables_of(results)
+    print("\n\n".join(f"{name}:\n{table}" for name, table in tables.items()))
     if options.json:
         options.json.write_text(json.dumps(results.as_dict(), indent=2) + "\n")
     whole = not (options.quick or options.only or options.graphs or options.managers)
-    if (plots := options.plots or (ROOT / "docs" if whole else None)) is not None:
+    folder = options.docs or (DOCS if whole else None)
+    if folder is not None:
         from plots import draw  # matplotlib takes half a second to import
 
-        draw(results.rows, results.deaths, results.failovers, plots)
+        folder.mkdir(exist_ok=True)
+        draw(results.rows, results.deaths, results.failovers, folder)
+        text = (folder if (folder / PAGE).exists() else DOCS) / PAGE
+        (folder / PAGE).write_text(renewed(text.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

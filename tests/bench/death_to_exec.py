@@ -28,7 +28,7 @@ sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 
 import in_machine
 from backend_kinds import KINDS, Victims
 from consul_process import ConsulProcess
-from figures import Figure, NotMeasured, print_table, summary
+from figures import Figure, NotMeasured, figures_table, summary
 from real_world import World
 
 from citadel_consul.consul.binary import find_consul
@@ -164,7 +164,7 @@ def main() -> None:
     if options.json == "-":
         print(text)
         return
-    print_table("Death to exec of the replacement (milliseconds)", figures)
+    print(figures_table(figures))
     if options.json is not None:
         Path(options.json).write_text(text)
 

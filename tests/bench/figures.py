@@ -51,10 +51,9 @@ def summary(name: str, seconds: Sequence[float]) -> Figure:
     )
 
 
-def print_table(title: str, figures: Sequence[Figure]) -> None:
+def figures_table(figures: Sequence[Figure]) -> str:
     """The figures as a table that Markdown understands as well."""
-    print(f"\n{title}\n")
-    print("| what | trials | median | p95 | min | max |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    for f in figures:
-        print(f"| {f.name} | {f.trials} | {f.median_ms} | {f.p95_ms} | {f.min_ms} | {f.max_ms} |")
+    rows = [f"| {f.name} | {f.trials} | {f.median_ms} | {f.p95_ms} | {f.min_ms} | {f.max_ms} |" for f in figures]
+    return "\n".join(
+        ["| milliseconds | trials | median | p95 | min | max |", "| --- | ---: | ---: | ---: | ---: | ---: |", *rows]
+    )

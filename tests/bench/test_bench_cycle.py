@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from consul_process import ConsulSpace
 from cycle import Cycle, started, stopped
+from document import renewed
 from figures import NotMeasured
 from graphs import GRAPHS, Graph, Timing, chain, random_graph
 from start_stop import OURS, Row, times_of
@@ -136,3 +137,10 @@ def test_citadel_starts_and_stops_a_real_chain_in_order(two_services: TimedServi
     for way in (cycle.start, cycle.stop):
         assert way.broken_edges == 0
         assert way.wall_seconds > way.path_seconds >= 0.1
+
+
+def test_tables_are_renewed_between_their_marks_and_nothing_else() -> None:
+    text = "a\n<!-- bench:start -->\nold\n<!-- /bench:start -->\nb\n<!-- bench:stop -->\nkept\n<!-- /bench:stop -->\n"
+    once = renewed(text, {"start": "| new |", "unknown": "x"})
+    assert once == text.replace("old\n", "\n| new |\n\n")
+    assert renewed(once, {"start": "| new |"}) == once
