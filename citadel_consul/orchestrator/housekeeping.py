@@ -82,14 +82,11 @@ class Housekeeping:
                 gone[node] = services
         await self._writer.forget_instances(gone)
         named = {service for document in state.desired.values.values() for service in document.instances}
-        doomed = [
-            key
-            for prefix, cache in ((state.keys.stats, state.stats), (state.keys.incidents, state.incidents))
-            for key in cache.values
-            if (service := key.removeprefix(prefix)) not in named and not self._is_known(service)
-        ]
-        if doomed:
-            await self._writer.delete_keys(doomed)
+        for prefix, cache in ((state.keys.stats, state.stats), (state.keys.incidents, state.incidents)):
+            counted = [key.removeprefix(prefix) for key in cache.values]
+            await self._writer.forget_services(
+                prefix, [service for service in counted if service not in named and not self._is_known(service)]
+            )
 
     def _is_known(self, service: str) -> bool:
         """Whether the stack has it, or has a spec of it that cannot be read."""

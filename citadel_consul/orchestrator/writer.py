@@ -88,6 +88,13 @@ class FencedWriter:
         for batch in _batches(Write(delete(key)) for key in keys):
             await self._transact(batch)
 
+    async def forget_services(self, prefix: str, services: Iterable[str]) -> None:
+        """Delete what is kept of ``services`` below ``prefix`` (statistics, incidents), here as in the store."""
+        keys = [f"{prefix}{service}" for service in services]
+        await self.delete_keys(keys)
+        for key in keys:
+            self._state.removed(prefix, key)
+
     async def forget_instances(self, gone: Mapping[str, Container[str]]) -> None:
         """Say nothing more of services that are not on a node any more; ``gone`` are their names, by node.
 

@@ -153,6 +153,12 @@ class StackState:
         self.cache_of(prefix).written(entry, value)
         self._follow(prefix, {entry.key})
 
+    def removed(self, prefix: str, key: str) -> None:
+        """Take in that we removed a key ourselves, as it was known here."""
+        cache = self.cache_of(prefix)
+        cache.deleted(key, cache.index_of(key))
+        self._follow(prefix, {key})
+
     def _follow(self, prefix: str, changed: Iterable[str]) -> None:
         if prefix in (self.keys.specs, self.keys.edges):
             self._rebuild_graph()

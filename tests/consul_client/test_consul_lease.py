@@ -63,15 +63,24 @@ async def test_a_free_lock_is_taken_and_its_epoch_is_the_index_of_the_write(
 
 
 async def test_leaving_gives_the_lock_back_before_it_ends_the_session_and_takes_the_service_out(
-    client: ConsulClient, consul: ConsulSpace
+    client: ConsulClient, consul: ConsulSpace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = lease_of(client, consul.prefix + "leader", "a")
+    held_at_the_end: list[str | None] = []
+    destroy = client.session_destroy
+
+    async def look_and_destroy(session: str) -> None:
+        entry = await client.kv_get(lease.key)
+        held_at_the_end.append(entry.session if entry is not None else None)
+        await destroy(session)
+
+    monkeypatch.setattr(client, "session_destroy", look_and_destroy)
     async with lease:
         epoch = await lease.acquire()
         session = lease.session
     entry = await client.kv_get(lease.key)
     assert entry is not None
-    # Written, and not merely let go of by the end of the session.
+    assert held_at_the_end == [None]  # let go of by ourselves, and not by the end of the session
     assert (entry.session, entry.value) == (None, b"a")
     assert entry.modify_index > epoch
     assert await client.session_info(session) is None

@@ -43,9 +43,10 @@ def of_process(subject: Subject, consul_ports: frozenset[int]) -> Iterator[tuple
         yield f"{kind}s", float(kinds[kind])
     yield "connections to Consul", float(_connections(folder, inodes, consul_ports))
     yield "children", float(len((folder / "task" / str(subject.pid) / "children").read_text().split()))
-    tasks = _tasks(subject.metrics)
-    if tasks is not None:
-        yield "tasks", tasks
+    shown = _shown(subject.metrics)
+    for name, measure in (("citadel_tasks", "tasks"), ("citadel_allocated_blocks", "blocks of memory")):
+        if name in shown:
+            yield measure, shown[name]
 
 
 def of_consul(server: ConsulProcess, stack: str) -> Iterator[tuple[str, float]]:
@@ -108,15 +109,15 @@ def _connections(folder: Path, inodes: set[str], ports: frozenset[int]) -> int:
     )
 
 
-def _tasks(url: str) -> float | None:
+def _shown(url: str) -> dict[str, float]:
+    """What a process shows of itself; nothing if it does not answer now."""
     try:
         with _direct.open(url, timeout=ANSWER_SECONDS) as response:
             text = response.read().decode()
-    except (OSError, ValueError):  # a time-out, a refusal, no address yet
-        return None
+    except (OSError, ValueError):
+        return {}
     families = text_string_to_metric_families(text)
-    found = [sample.value for family in families if family.name == "citadel_tasks" for sample in family.samples]
-    return found[0] if found else None
+    return {sample.name: sample.value for family in families for sample in family.samples if not sample.labels}
 
 
 # Never through a proxy: everything is on loopback.

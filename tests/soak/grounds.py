@@ -26,10 +26,11 @@ from citadel_consul.consul.binary import ConsulBinary
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.ports import LOOPBACK
 from citadel_consul.core.model import Edge, ServiceSpec, Stack
-from citadel_consul.core.operation import Kind
+from citadel_consul.core.operation import ALL, Kind, Options
 from citadel_consul.orchestrator.handover import request_handover
 from citadel_consul.store.applying import read_difference, write_difference
 from citadel_consul.store.keys import Keys
+from citadel_consul.store.requests import submit, wait_for_end
 
 NODES = ("n1", "n2", "n3")
 MORTAL = "n3"
@@ -191,6 +192,17 @@ class Grounds:
             await write_difference(client, await read_difference(client, stack, prune=prune))
 
         self.world.ask(write)
+
+    def fill_history(self, operations: int) -> None:
+        """Have as many operations behind it as are remembered, so that their number does not grow any more."""
+
+        async def ask(client: ConsulClient) -> None:
+            keys = Keys(STACK)
+            for _ in range(operations):
+                asked = await submit(client, keys, Kind.STARTUP, (ALL,), Options(), requested_by="soak")
+                await wait_for_end(client, keys, asked.id, timeout_seconds=REST_SECONDS)
+
+        self.world.ask(ask)
 
     def leader(self) -> str | None:
         """The node of the orchestrator that leads, if that can be told at once."""

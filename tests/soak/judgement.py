@@ -15,7 +15,7 @@ from trend import DAY_SECONDS, FEWEST_BLOCKS, Sample, Trend, trend
 
 Census = Mapping[str, float]
 
-MEMORY = re.compile(r": resident KiB$")
+MEMORY = re.compile(r": (resident KiB|blocks of memory)$")
 BYTES = re.compile(r"^bytes ")
 REST_TOLERATED = 0.10
 """How much more bytes there may be at rest: numbers get longer, and the text of the last failure differs."""

@@ -103,13 +103,13 @@ def bounds(services: int) -> list[Bound]:
     """What citadel bounds itself. Housekeeping comes round now and then, so there may be some more in between."""
     kept = f"{EVENTS_KEPT} events are kept"
     operations = f"{OPERATIONS_KEPT} ended operations are kept, each with its steps and perhaps a request to cancel it"
-    each = "one for each service, one for the stack, and a folder"
+    each = "one for each service, those removed a moment ago included, one for the stack, and a folder"
     return [
         Bound("keys below events", 1.5 * EVENTS_KEPT, kept),
         Bound("keys below (operations|steps)", 2.5 * OPERATIONS_KEPT, operations),
-        Bound("keys below (incidents|stats)", services + MOST_EXTRAS + 2, each),
+        Bound("keys below (incidents|stats)", services + 3 * MOST_EXTRAS + 2, each),
         Bound("keys below notices", 2 * (services + MOST_EXTRAS) + 2, "two for each service with an incident"),
-        Bound("bytes below (events|operations|steps|incidents|stats|notices)", None, "as their keys"),
+        Bound("bytes below (events|operations|steps|incidents|stats|notices|handover)", None, "as their keys"),
         Bound(r"bytes in state of \w+", 2 * MAX_BYTES + 1024 * 1024, "two files of history, and some logs"),
         Bound(r"files in state of \w+/logs", None, "the log of a service that was removed is kept for a week"),
         Bound(".*: threads", THREADS, "an event loop's pool starts its threads when they are needed, up to a number"),
@@ -138,6 +138,7 @@ def soak(folder: Path, options: argparse.Namespace) -> tuple[list[Row], dict[str
     seconds = 60.0 * options.minutes
     with Grounds(find_consul(), folder, dict(os.environ)) as grounds:
         grounds.set_up()
+        grounds.fill_history(OPERATIONS_KEPT)
         observer, churn = Observer(grounds, options.every), Churn(grounds, Random(options.seed))
         say(f"{len(grounds.specs)} services are up; warming up for {WARM_UP_SHARE * seconds:.0f} s")
         churn_for(churn, WARM_UP_SHARE * seconds, folder / "churn.log")

@@ -21,8 +21,8 @@ def soaked(
 ) -> Row:
     """The row of one measure that was ``value_at(second)`` for half an hour."""
     samples: list[tuple[float, Census]] = [(at, {measure: value_at(at)}) for at in (10.0 * n for n in range(150))]
-    rests = [[{}] if value is None else [{measure: value}] for value in (before, after)]
-    return next(row for row in judge(samples, *rests, bounds) if row.measure == measure)
+    first, last = [[] if value is None else [{measure: value}] for value in (before, after)]
+    return next(row for row in judge(samples, first, last, bounds) if row.measure == measure)
 
 
 def test_what_is_flat_and_the_same_at_both_rests_is_right() -> None:
