@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from consul_process import ConsulProcess, ConsulSpace, clear, new_space, processes_marked
 
@@ -81,6 +82,9 @@ def pytest_configure() -> None:
     os.environ[_MARK] = uuid.uuid4().hex
     if _COVERAGE in os.environ:
         _coverage[_COVERAGE] = os.environ.pop(_COVERAGE)
+    # How long an example takes says something of the machine, and nothing of what it is an example of.
+    hypothesis.settings.register_profile("citadel", deadline=None)
+    hypothesis.settings.load_profile("citadel")
     # The environment of who runs the tests must not decide what they see.
     for name in [name for name in os.environ if name.startswith(("CONSUL_", "ORCHESTRATOR_"))]:
         del os.environ[name]
