@@ -23,7 +23,7 @@ from citadel_consul.cli.invocation import Invocation, settings_options
 @click.option("--api-bind", metavar="HOST:PORT", help="Where the HTTP API listens; default: 127.0.0.1:8000.")
 @click.option("--debug", is_flag=True, help="Log everything to standard error, not into the data folder.")
 @click.option("--verbose", is_flag=True, help="Log at level INFO to standard error, not into the data folder.")
-@settings_options("api_bind")
+@settings_options("api_bind", elsewhere=False)
 def dev(
     invocation: Invocation,
     file: Path,

@@ -131,6 +131,13 @@ def caller() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
+_FILE = click.option("--config", "config_path", type=click.Path(path_type=Path), help="Configuration file.")
+_ELSEWHERE = (
+    click.option("--stack", help="Stack to work on; default: the only one in Consul."),
+    click.option("--consul-address", metavar="ADDR", help="Consul's HTTP API; default: CONSUL_HTTP_ADDR."),
+    click.option("--consul-token-file", metavar="FILE", help="File that holds the Consul token."),
+)
+_FORMAT = click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True, help="Format.")
 SHARED_FLAGS = ("stack", "consul_address", "consul_token_file")
 
 
@@ -139,24 +146,27 @@ def command_options(function: Callable[Concatenate[Invocation, P], R]) -> Callab
     return settings_options()(function)
 
 
-def settings_options(*keys: str) -> Callable[[Callable[Concatenate[Invocation, P], R]], Callable[P, R]]:
-    """As :func:`command_options`; the command's own options named ``keys`` go into the settings as well."""
+def settings_options(
+    *keys: str, elsewhere: bool = True
+) -> Callable[[Callable[Concatenate[Invocation, P], R]], Callable[P, R]]:
+    """As :func:`command_options`; the command's own options named ``keys`` go into the settings as well.
+
+    A command that brings a Consul and a stack of its own is not ``elsewhere``: there is nothing to choose.
+    """
+    flags = (*SHARED_FLAGS, *keys) if elsewhere else keys
 
     def decorate(function: Callable[Concatenate[Invocation, P], R]) -> Callable[P, R]:
-        @click.option("--config", "config_path", type=click.Path(path_type=Path), help="Configuration file.")
-        @click.option("--stack", help="Stack to work on; default: the only one in Consul.")
-        @click.option("--consul-address", metavar="ADDR", help="Consul's HTTP API; default: CONSUL_HTTP_ADDR.")
-        @click.option("--consul-token-file", metavar="FILE", help="File that holds the Consul token.")
-        @click.option("-o", "--output", type=click.Choice(FORMATS), default="table", show_default=True, help="Format.")
         @functools.wraps(function)
         def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
             from citadel_consul.config.settings import load_settings
 
             config_path: Any = kwargs.pop("config_path")
             output = str(kwargs.pop("output"))
-            flags = {name: kwargs.pop(name) for name in (*SHARED_FLAGS, *keys)}
-            return function(Invocation(load_settings(flags, None, config_path), output), *args, **kwargs)
+            given = {name: kwargs.pop(name) for name in flags}
+            return function(Invocation(load_settings(given, None, config_path), output), *args, **kwargs)
 
+        for option in (_FORMAT, *reversed(_ELSEWHERE if elsewhere else ()), _FILE):
+            wrapped = option(wrapped)
         return wrapped
 
     return decorate
