@@ -13,6 +13,10 @@ CORE = "tests/core"
 RECOVERY = "tests/recovery"
 LEASE = "tests/consul_client/test_consul_lease.py"
 AGENT = "tests/agent"
+LEADER = "tests/orchestrator"
+DECISIONS = "tests/draining/test_drain_decisions.py tests/draining/test_rolling_decisions.py"
+DRAINS = "tests/draining/test_drainer.py tests/draining/test_runner_drains.py"
+HANDBACK = "tests/handback/test_handback_decisions.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ BUGS = (
         "agent/orders.py",
         "        if wanted.epoch < self._reporter.document.epoch:",
         "        if wanted.epoch < 0:",
+        (AGENT, SIMULATION),
     ),
     Bug(
         "an agent follows orders while its lock may be another's",
@@ -120,6 +125,7 @@ BUGS = (
         "orchestrator/writer.py",
         "        changes.desired[node] = NodeDesired(epoch=self.epoch, instances=instances)",
         "        changes.desired[node] = NodeDesired(epoch=before.epoch, instances=instances)",
+        (LEADER, SIMULATION),
     ),
     Bug(
         "a lease is not given back at the end",
@@ -239,5 +245,164 @@ BUGS = (
         '        self._note("completed" if completed else "exited")',
         "        return",
         (AGENT, SIMULATION),
+    ),
+    # --- holds ------------------------------------------------------------------------------------------------------
+    Bug(
+        "recovery does not ask for holds",
+        "core/healing/ward.py",
+        "        return hold is not None",
+        "        return False",
+        (RECOVERY, SIMULATION),
+    ),
+    Bug(
+        "a hold on a node does not cover what runs there",
+        "core/snapshot.py",
+        'names = {"service": instance.service, "node": instance.node}',
+        'names = {"service": instance.service}',
+        (CORE, RECOVERY, SIMULATION),
+    ),
+    Bug(
+        "a hold stands after it has run out",
+        "core/snapshot.py",
+        "        return self.until is None or now < self.until",
+        "        return True",
+        (CORE, RECOVERY, SIMULATION),
+    ),
+    # --- budgets ----------------------------------------------------------------------------------------------------
+    Bug(
+        "an incident that opens anew has a whole budget",
+        "core/healing/treatment.py",
+        "if last.attempts and last.healthy_since is not None and now <",
+        "if False and last.healthy_since is not None and now <",
+        (RECOVERY, SIMULATION),
+    ),
+    Bug(
+        "what a person repaired stays given up",
+        "core/healing/ward.py",
+        "        return last if last is not None and last > after else None",
+        "        return None",
+        (RECOVERY, SIMULATION),
+    ),
+    Bug(
+        "a long healthy time does not make the budget whole",
+        "core/healing/treatment.py",
+        "    if ward.turn.now >= incident.healthy_since + policy.reset_after_seconds:",
+        "    if False:",
+        (RECOVERY, SIMULATION),
+    ),
+    Bug(
+        "what the settings say of attempts comes before the spec",
+        "core/healing/policy.py",
+        "attempts=defaults.recovery_attempts if own.attempts is None else own.attempts",
+        "attempts=defaults.recovery_attempts",
+        (RECOVERY, SIMULATION),
+    ),
+    # --- quarantine -------------------------------------------------------------------------------------------------
+    Bug(
+        "what is quarantined is released at the next look",
+        "core/healing/quarantine.py",
+        "    if _wake_when_quiet(ward, incident.service):\n        return",
+        "    if False:\n        return",
+        (RECOVERY, SIMULATION),
+    ),
+    Bug(
+        "a penalty does not decay",
+        "core/healing/flapping.py",
+        "0.5 ** (max(0.0, now - at) / half_life_seconds)",
+        "1.0 ** (max(0.0, now - at) / half_life_seconds)",
+        (RECOVERY, SIMULATION),
+    ),
+    # --- draining and rolling ---------------------------------------------------------------------------------------
+    Bug(
+        "a roll takes the next instance before the last one serves",
+        "core/rolling.py",
+        "    if progress.in_hand is not None:",
+        "    if progress.in_hand is not None and False:",
+        (DECISIONS, SIMULATION),
+    ),
+    Bug(
+        "a roll takes what a dependent needs",
+        "core/rolling.py",
+        "        if not snapshot.meets(instance, edge.condition) or snapshot.spare(edge) >= 1:",
+        "        if True:",
+        (DECISIONS, SIMULATION),
+    ),
+    Bug(
+        "a roll goes on after a failure",
+        "core/rolling.py",
+        "    if progress.failed is not None:",
+        "    if progress.failed is not None and False:",
+        (DECISIONS, SIMULATION),
+    ),
+    Bug(
+        "what is recovered drains first",
+        "core/draining.py",
+        "    if not operation.options.graceful or operation.kind is Kind.RECOVER:",
+        "    if not operation.options.graceful:",
+        (DECISIONS, SIMULATION),
+    ),
+    Bug(
+        "an instance is stopped while something is in flight",
+        "agent/draining.py",
+        "            if count != 0 or not leaving.done():",
+        "            if not leaving.done():",
+        (DRAINS,),
+    ),
+    Bug(
+        "an instance is stopped before its clients have heard of it",
+        "agent/draining.py",
+        "        await asyncio.sleep(max(SETTLE_SECONDS, ttl))",
+        "        await asyncio.sleep(0)",
+        (DRAINS,),
+    ),
+    Bug(
+        "a drain has no end",
+        "agent/runner.py",
+        "            async with asyncio.timeout(max(0.0, seconds)):",
+        "            async with asyncio.timeout(None):",
+        (DRAINS, SIMULATION),
+    ),
+    Bug(
+        "a drain that is taken back goes on",
+        "agent/runner.py",
+        "        return newest is not None and not newest.run and bool(newest.drain_seconds)",
+        "        return True",
+        (DRAINS, SIMULATION),
+    ),
+    # --- handing back and forgetting --------------------------------------------------------------------------------
+    Bug(
+        "what is handed back is let go of under the hands of an operation",
+        "core/handback.py",
+        "        if hold.name not in busy and hold.stands(turn.now):",
+        "        if hold.stands(turn.now):",
+        (HANDBACK,),
+    ),
+    Bug(
+        "what is to be let go of is stopped",
+        "core/handback.py",
+        "reason=reason, released=True)",
+        "reason=reason)",
+        (HANDBACK, SIMULATION),
+    ),
+    Bug(
+        "what is handed back counts as let go of while its agent has it in hand",
+        "core/handback.py",
+        "    return ordered and (observed is None or instance.node not in snapshot.agents)",
+        "    return ordered",
+        (HANDBACK,),
+    ),
+    Bug(
+        "a service that still runs is forgotten with its spec",
+        "orchestrator/housekeeping.py",
+        "(observed.alive or observed.generation < desired.generation)",
+        "(False)",
+        (LEADER,),
+    ),
+    Bug(
+        "an agent lets go of what runs when it is dismissed",
+        "agent/runner.py",
+        "        return not self.observed.alive and not ordered and self._exit is None",
+        "        return True",
+        (AGENT,),
     ),
 )
