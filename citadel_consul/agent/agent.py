@@ -22,7 +22,7 @@ from citadel_consul.agent.maintenance import Maintenance
 from citadel_consul.agent.orders import Orders
 from citadel_consul.agent.readiness import Prober
 from citadel_consul.agent.registrar import Registrar, Render, mend_for_ever
-from citadel_consul.agent.reporter import Reporter
+from citadel_consul.agent.reporter import FEW_NODES, Reporter
 from citadel_consul.agent.runner import InstanceRunner
 from citadel_consul.agent.specs import Expand, Specs
 from citadel_consul.agent.surroundings import Surroundings
@@ -168,6 +168,7 @@ class NodeAgent:
             api=self.config.api,
             home=self.config.home,
             lets_go=True,
+            signals=True,
         )
         check = TTLCheck(
             service_name=SERVICE_NAME,
@@ -238,7 +239,14 @@ class NodeAgent:
         with self._supervision.watching("the loop of the node agent") as pulse:
             async with asyncio.TaskGroup() as group:
                 group.create_task(lease.keep())
-                group.create_task(reporter.run(lease.session, on_new_log=orders.begin_anew))
+                group.create_task(
+                    reporter.run(
+                        lease.session,
+                        lock_value=lease.value,
+                        signals=lambda: self._specs.node_count > FEW_NODES,
+                        on_new_log=orders.begin_anew,
+                    )
+                )
                 group.create_task(_beat_for_ever(lease, orders.look_again, pulse))
 
     # --- what is known at the start -----------------------------------------------------------------------------

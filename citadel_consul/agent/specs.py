@@ -38,18 +38,28 @@ class Specs:
         self._expand = expand
         self._cache: PrefixCache[ServiceSpec] = PrefixCache(lambda entry: documents.SPEC.decode(entry.value))
         self._expanded: dict[str, tuple[ServiceSpec, ServiceSpec]] = {}
+        self._nodes: frozenset[str] = frozenset()
+
+    @property
+    def node_count(self) -> int:
+        """How many nodes the stack has."""
+        return len(self._nodes)
+
+    def _merge(self, index: int, entries: tuple[KVEntry, ...], *, restarted: bool = False) -> None:
+        if self._cache.merge(index, entries, restarted=restarted):
+            self._nodes = frozenset(node for spec in self._cache.values.values() for node in spec.nodes)
 
     async def read(self) -> None:
         """Read them all; waits for Consul."""
         listing = await patiently(lambda: self._client.kv_list(self._keys.specs))
-        self._cache.merge(listing.index, listing.value)
+        self._merge(listing.index, listing.value)
 
     async def run(self) -> None:
         """Watch until cancelled."""
         async for news in watch(lambda index, wait: self._client.kv_list(self._keys.specs, index, wait)):
             if isinstance(news, Fresh):
                 entries: tuple[KVEntry, ...] = news.value
-                self._cache.merge(news.index, entries, restarted=news.restarted)
+                self._merge(news.index, entries, restarted=news.restarted)
                 left = {s: known for s, known in self._expanded.items() if self._cache.index_of(self._keys.spec(s))}
                 self._expanded = left
 

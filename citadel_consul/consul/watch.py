@@ -104,15 +104,16 @@ async def watch(
     jitter: Callable[[], float] = random.random,
     clock: Callable[[], float] = time.monotonic,
     sleep: Sleep = asyncio.sleep,
+    throttle: Throttle | None = None,
 ) -> AsyncGenerator[Fresh[T] | Lost, None]:
     """Yield what ``fetch(index, wait_seconds)`` sees, each time that it moved.
 
     ``fetch`` is a method of the client with its other arguments bound. The first answer is always yielded, as is the
     first one after an outage or after the index went backwards. An outage is yielded once, and again if the kind of
-    its error changes. The stream never ends by itself: leave it by cancellation, or wrap it in
-    ``contextlib.aclosing`` to leave it by ``break``.
+    its error changes. ``throttle`` bounds how often it is asked. The stream never ends by itself: leave it by
+    cancellation, or wrap it in ``contextlib.aclosing`` to leave it by ``break``.
     """
-    throttle = Throttle()
+    throttle = throttle or Throttle()
     index: int | None = None
     seen = 0
     restarted = False

@@ -2,17 +2,39 @@
 
 A healthy stack of any size costs nothing: nothing changes, so nothing answers. All feeds put what they get into the
 same state and ring the same bell; the loop looks once for however many rings.
+
+A change costs what its answer weighs, and a watch answers with all of its prefix. What the leader alone writes is
+therefore not watched. Of the reports of node agents, which are the weight of a stack, those are read that have moved,
+as long as all live agents signal them by their locks (see ``agent.reporter``). One that does not, because it is of an
+earlier version or the stack has few nodes, makes the leader watch them all.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Collection
 
+from citadel_consul.consul.api import Indexed
 from citadel_consul.consul.catalog import CheckState
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
-from citadel_consul.consul.watch import Fresh, watch
+from citadel_consul.consul.watch import Fresh, Throttle, watch
+from citadel_consul.errors import CitadelError
 from citadel_consul.store.state import StackState
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 0.2
+ONE_BY_ONE = 8
+"""Up to so many reports are read one by one, and all at once beyond that."""
+READ_ALL_SECONDS = 60.0
+"""How often all reports are read whatever is signalled: a report that somebody else has changed is none's signal."""
+CHECK_BURST, CHECKS_PER_SECOND = 20.0, 10.0
+"""A check that fails is seen at once, and a thousand as often as is of use: each answer holds those of every stack."""
+
+Entries = tuple[KVEntry, ...]
 
 
 class Feed:
@@ -24,6 +46,11 @@ class Feed:
         self._bell = bell
         self._blind: set[str] = set()
         self._rewritten = False
+        self._signal = asyncio.Event()
+        self._moved: set[str] = set()
+        """The nodes whose reports are to be read."""
+        self._everything = False
+        self._restarted = False
 
     @property
     def blind(self) -> frozenset[str]:
@@ -38,26 +65,118 @@ class Feed:
     async def run(self) -> None:
         """Watch until cancelled. The absence of Consul is waited out by the watches."""
         keys = self._state.keys
-        prefixes = (keys.specs, keys.edges, keys.holds, keys.agents, keys.observed, keys.operations, keys.incidents)
         async with asyncio.TaskGroup() as group:
-            for prefix in prefixes:
+            for prefix in (keys.specs, keys.edges, keys.holds, keys.operations):
                 group.create_task(self._watch_prefix(prefix))
+            group.create_task(self._watch_agents())
+            group.create_task(self._follow_reports())
             for status in ("critical", "warning"):
                 group.create_task(self._watch_checks(status))
 
+    # --- prefixes -----------------------------------------------------------------------------------------------
+
     async def _watch_prefix(self, prefix: str) -> None:
-        async for news in watch(lambda index, wait: self._client.kv_list(prefix, index, wait)):
-            if not isinstance(news, Fresh):
-                self._blind.add(prefix)
-                continue
-            self._blind.discard(prefix)
-            entries: tuple[KVEntry, ...] = news.value
-            self._rewritten |= news.restarted
-            if self._state.merge(prefix, news.index, entries, restarted=news.restarted):
+        async for news in self._listings(prefix):
+            self._take(prefix, news)
+
+    async def _listings(self, prefix: str) -> AsyncGenerator[Fresh[Entries], None]:
+        """What lies below ``prefix``, each time that it moved; an entry that did not is the same object as before."""
+        known: dict[str, KVEntry] = {}
+
+        async def fetch(index: int | None, wait_seconds: float | None) -> Indexed[Entries]:
+            listing = await self._client.kv_list(prefix, index, wait_seconds, known=known if index is not None else {})
+            known.clear()
+            known.update((entry.key, entry) for entry in listing.value)
+            return listing
+
+        async with contextlib.aclosing(watch(fetch)) as watching:
+            async for news in watching:
+                if isinstance(news, Fresh):
+                    self._blind.discard(prefix)
+                    yield news
+                else:
+                    self._blind.add(prefix)
+
+    def _take(self, prefix: str, news: Fresh[Entries]) -> None:
+        self._rewritten |= news.restarted
+        if self._state.merge(prefix, news.index, news.value, restarted=news.restarted):
+            self._bell.set()
+
+    # --- reports ------------------------------------------------------------------------------------------------
+
+    async def _watch_agents(self) -> None:
+        """Follow the locks of the node agents, by which they signal their reports."""
+        keys = self._state.keys
+        seen: dict[str, int] = {}
+        async for news in self._listings(keys.agents):
+            self._everything |= news.restarted
+            self._restarted |= news.restarted
+            for entry in news.value:
+                node = entry.key.removeprefix(keys.agents)
+                known = (seen.get(entry.key), self._state.observed.index_of(keys.observed_of(node)))
+                if entry.modify_index not in known:
+                    self._moved.add(node)
+            seen = {entry.key: entry.modify_index for entry in news.value}
+            self._take(keys.agents, news)
+            self._signal.set()
+
+    async def _follow_reports(self) -> None:
+        while True:
+            if self._state.reports_are_signalled():
+                await self._read_what_moved()
+            else:
+                await self._watch_all_reports()
+
+    async def _watch_all_reports(self) -> None:
+        """Watch the reports of all nodes until all live agents signal theirs."""
+        prefix = self._state.keys.observed
+        async with contextlib.aclosing(self._listings(prefix)) as listings:
+            async for news in listings:
+                self._take(prefix, news)
+                if self._state.reports_are_signalled():
+                    return
+
+    async def _read_what_moved(self) -> None:
+        """Wait for signals, and read the reports that they are about."""
+        try:
+            async with asyncio.timeout(READ_ALL_SECONDS):
+                await self._signal.wait()
+        except TimeoutError:
+            self._everything = True
+        self._signal.clear()
+        moved, self._moved = self._moved, set()
+        try:
+            if self._everything or len(moved) > ONE_BY_ONE:
+                await self._read_all()
+            else:
+                await self._read_each(moved)
+        except CitadelError as error:
+            log.info("reports of node agents could not be read, trying again: %s", error)
+            self._blind.add(self._state.keys.observed)
+            self._moved |= moved
+            await asyncio.sleep(RETRY_SECONDS)
+            self._signal.set()
+        else:
+            self._blind.discard(self._state.keys.observed)
+
+    async def _read_all(self) -> None:
+        prefix = self._state.keys.observed
+        listing = await self._client.kv_list(prefix)
+        self._take(prefix, Fresh(listing.index, listing.value, self._restarted))
+        self._everything = self._restarted = False
+
+    async def _read_each(self, nodes: Collection[str]) -> None:
+        keys = self._state.keys
+        for node in nodes:
+            entry = await self._client.kv_get(keys.observed_of(node))
+            if entry is not None and self._state.refresh(keys.observed, entry):
                 self._bell.set()
 
+    # --- checks -------------------------------------------------------------------------------------------------
+
     async def _watch_checks(self, status: str) -> None:
-        async for news in watch(lambda index, wait: self._client.health_state(status, index, wait)):
+        throttle = Throttle(CHECK_BURST, CHECKS_PER_SECOND)
+        async for news in watch(lambda index, wait: self._client.health_state(status, index, wait), throttle=throttle):
             if not isinstance(news, Fresh):
                 self._blind.add(status)
                 continue

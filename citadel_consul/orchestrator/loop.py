@@ -35,6 +35,8 @@ from citadel_consul.telemetry.fields import about
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.2
+LOOK_SECONDS = 10.0
+"""How often the loop decides although nothing has changed and no decision asked for it."""
 MARGIN_SECONDS = 0.001
 """Added to a wake-up, so that a clock that is a hair early does not make two turns of one."""
 
@@ -87,6 +89,8 @@ class ControlLoop:
         self._round_seconds = lease.check.ttl_seconds / 3
         self._heartbeat = Heartbeat(lease.beat, self._round_seconds)
         self._backoffs = Backoffs()
+        self._settled = False
+        """Whether the last look found nothing to be done; if not, the next comes in any case."""
         self.turns = Turns()
 
     async def run(self) -> None:
@@ -139,10 +143,16 @@ class ControlLoop:
 
     async def _turn_for_ever(self, state: StackState, writer: FencedWriter, feed: Feed) -> None:
         wake_at: float | None = None
+        looked_at = float("-inf")
+        loop = asyncio.get_running_loop()
         self._bell.set()
         while True:
-            await self._rest(wake_at)
+            rung = await self._rest(wake_at)
             self._come_round()
+            due = wake_at is not None and wake_at <= self._wall()
+            if self._settled and not rung and not due and loop.time() - looked_at < LOOK_SECONDS:
+                continue  # the same facts, so the same decision: nothing is to be done
+            looked_at = loop.time()
             if feed.take_rewritten():
                 await self._read_again(state)
             try:
@@ -163,6 +173,7 @@ class ControlLoop:
         actions = decide(seen, now)
         took = loop.time() - began
         wake_at = next((a.at for a in actions if isinstance(a, WakeAt)), None)
+        self._settled = all(isinstance(action, WakeAt) for action in actions)
         transactions = 0
         try:
             transactions = await self._act(writer, actions, now)
@@ -175,7 +186,7 @@ class ControlLoop:
         return wake_at
 
     async def _act(self, writer: FencedWriter, actions: list[Action], now: float) -> int:
-        if all(isinstance(action, WakeAt) for action in actions):
+        if self._settled:
             return 0
         count = await writer.commit(actions, now)
         for listener in (_tell_log, *self._listeners):
@@ -208,8 +219,8 @@ class ControlLoop:
             elif operation.step_count and len(operation.steps) < operation.step_count:
                 state.steps[operation.id] = await read_steps(self._client, state.keys, operation.id)
 
-    async def _rest(self, wake_at: float | None) -> None:
-        """Sleep until the bell rings, ``wake_at`` comes, or the loop has to come round."""
+    async def _rest(self, wake_at: float | None) -> bool:
+        """Sleep until the bell rings, ``wake_at`` comes, or the loop has to come round; returns whether it has rung."""
         pause = self._round_seconds
         if wake_at is not None:
             pause = min(pause, max(0.0, wake_at - self._wall()) + MARGIN_SECONDS)
@@ -217,7 +228,9 @@ class ControlLoop:
             async with asyncio.timeout(pause):
                 await self._bell.wait()
         except TimeoutError:
-            return
+            return False
+        else:
+            return True
         finally:
             self._bell.clear()
 

@@ -64,7 +64,8 @@ class HandoverRequest:
 class AgentRecord:
     """The node agent of a node: written under its own lock. ``home`` is its host and state folder.
 
-    ``lets_go``: it knows the order to release an instance; one that does not would stop it.
+    ``lets_go``: it knows the order to release an instance; one that does not would stop it. ``signals``: it knows how
+    to signal a report (see :class:`NodeObserved`), and ``reports`` counts those that it has signalled.
     """
 
     id: str
@@ -76,6 +77,8 @@ class AgentRecord:
     api: str = ""
     home: str = ""
     lets_go: bool = False
+    signals: bool = False
+    reports: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +91,14 @@ class NodeDesired:
 
 @dataclass(frozen=True, slots=True)
 class NodeObserved:
-    """What a node agent last saw, and the highest epoch whose orders it has obeyed."""
+    """What a node agent last saw, and the highest epoch whose orders it has obeyed.
+
+    ``signals``: with each report the agent rewrites the key of its lock, which tells the leader whose report to read.
+    """
 
     epoch: int
     instances: Mapping[str, Observed] = field(default_factory=dict)
+    signals: bool = False
 
 
 @dataclass(frozen=True, slots=True)

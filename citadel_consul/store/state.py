@@ -131,6 +131,15 @@ class StackState:
         self._move_instances(moved)
         return changed
 
+    def refresh(self, prefix: str, entry: KVEntry) -> bool:
+        """Take in one entry of ``prefix`` that was read by itself; returns whether it is news."""
+        cache = self.cache_of(prefix)
+        if entry.modify_index == cache.index_of(entry.key):
+            return False
+        cache.refresh(entry)
+        self._follow(prefix, {entry.key})
+        return True
+
     def cache_of(self, prefix: str) -> PrefixCache[Any]:
         """The cache that holds ``prefix``."""
         keys = self.keys
@@ -246,6 +255,12 @@ class StackState:
     def live_agents(self) -> frozenset[str]:
         """The nodes whose agent holds its lock."""
         return frozenset(record.node for record in self.agent_records())
+
+    def reports_are_signalled(self) -> bool:
+        """Whether every live node agent signals its reports, and has done so with its last one."""
+        reports, keys = self.observed.values, self.keys
+        known = ((record, reports.get(keys.observed_of(record.node))) for record in self.agent_records())
+        return all(record.signals and report is not None and report.signals for record, report in known)
 
     def current_leader(self) -> LeaderRecord | None:
         """Who holds the leader lock, if anybody does."""
