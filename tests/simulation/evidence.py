@@ -169,8 +169,12 @@ class Evidence:
 
     def step_of(self, order: Order) -> Document | None:
         """The step that gave ``order``, as far as it is written."""
-        for chunk in self.chunks.get(order.operation, {}).values():
-            for step in chunk:
-                if (step["service"], step["node"]) == order.instance and step.get("generation") == order.generation:
-                    return step
+        for step in self.steps(order.operation):
+            if (step["service"], step["node"]) == order.instance and step.get("generation") == order.generation:
+                return step
         return None
+
+    def steps(self, operation: str) -> Iterator[Document]:
+        """The steps of an operation, as far as they are written."""
+        for chunk in self.chunks.get(operation, {}).values():
+            yield from chunk

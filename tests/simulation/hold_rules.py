@@ -1,7 +1,8 @@
 """I6: a hold stops every automatic action in its scope, from when the leader knows of it until it is over.
 
 A leader knows of a hold when Consul has told it: that answer is seen here as well. What it decided before, and what was
-on its way already, is not held against it; for that a second is left. A hold that has stood for long has to be known.
+on its way already, is not held against it; for that a moment is left, in which it was not paused. A hold that has stood
+for long has to be known.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from citadel_consul.core.operation import ALL
 from citadel_consul.core.progress import NOT_TAKEN
 from citadel_consul.store.keys import Keys
 
-ON_THE_WAY_SECONDS = 1.0
+ON_THE_WAY_SECONDS = 0.3
+"""A decision is sent within some steps of its process; this is for one that takes several transactions."""
 LONG_SECONDS = 25.0
 """Longer than any outage of a story and the backoff of the watches after it."""
 
@@ -31,6 +33,7 @@ class HoldRules:
         self._keys: Keys = evidence.keys
         self._written: dict[str, tuple[float, Document]] = {}
         self._known: dict[Process, dict[str, tuple[float, Document]]] = {}
+        self._paused: dict[Process, float] = {}
 
     def written(self, key: str, write: Write, now: float) -> None:
         """A hold was set or lifted."""
@@ -77,6 +80,9 @@ class HoldRules:
         if sender is None:
             return
         clock = self._loop.wall_of(sender.host) - now + sent_at
+        if self._paused.get(sender) != sender.paused_seconds:  # what it has read it may have decided without
+            self._paused[sender] = sender.paused_seconds
+            self._known[sender] = {key: (now, hold) for key, (_, hold) in self._known.get(sender, {}).items()}
         known = self._standing(self._known.get(sender, {}), sent_at - ON_THE_WAY_SECONDS, clock)
         long_known = self._standing(self._written, sent_at - LONG_SECONDS, clock)
         for key in dict.fromkeys((*known, *long_known)):

@@ -9,7 +9,7 @@ from evidence import Document, Evidence, Order
 
 from citadel_consul.agent.chronicle import Entry
 from citadel_consul.core.model import Condition, Edge, Instance
-from citadel_consul.core.operation import Kind
+from citadel_consul.core.operation import STEP_ENDED, Kind, StepAction, StepState
 
 JUDGED = (Condition.HEALTHY, Condition.STARTED)
 IN_PLACE = frozenset({Kind.RESTART, Kind.RECOVER})
@@ -36,12 +36,23 @@ class OrderRules:
             self._stop(order, now)
 
     def _start(self, order: Order, now: float) -> None:
-        """I1: nothing starts before its hard dependencies meet their condition."""
+        """I1: nothing starts before its hard dependencies meet their condition, nor before soft ones that start too."""
         for edge in self._evidence.settled_edges(now):
-            if edge.service != order.instance.service or not edge.needed_to_start or edge.condition not in JUDGED:
+            if edge.service != order.instance.service or edge.condition not in JUDGED:
+                continue
+            if not edge.needed_to_start and not self._is_under_way(order.operation, edge.dependency):
                 continue
             if len(self._evidence.meeting(edge, now)) < self._evidence.needed(edge):
                 self._accuse(f"I1: {order.instance} is to start before {edge.dependency} is {edge.condition}")
+
+    def _is_under_way(self, operation: str, service: str) -> bool:
+        """Whether ``operation`` still has to start ``service``, or waits for its start."""
+        return any(
+            step["service"] == service
+            and step["action"] == StepAction.START
+            and step.get("state", StepState.WAITING) not in STEP_ENDED
+            for step in self._evidence.steps(operation)
+        )
 
     def _stop(self, order: Order, now: float) -> None:
         """I2: an ordered stop takes a service down only after everything running that hard-depends on it."""

@@ -104,7 +104,7 @@ class Store:
         self._ids = ids
         self._watchers: dict[int, tuple[str, Watcher]] = {}
         self._indexes: dict[str, int] = {}
-        """Of prefixes, until the next write: every watch asks after each."""
+        """Of prefixes with anything below them: every watch asks after each write."""
         self._numbers = itertools.count()
         self.on_write: list[Callable[[object, list[dict[str, Any]]], None]] = []
 
@@ -117,7 +117,6 @@ class Store:
         return lambda: self._watchers.pop(number, None) and None
 
     def _changed(self, topic: str) -> None:
-        self._indexes.clear()
         for wanted, watcher in list(self._watchers.values()):
             if wanted == topic:
                 watcher()
@@ -133,12 +132,28 @@ class Store:
         return entry.modify_index if entry is not None else self.kv_index
 
     def index_below(self, prefix: str) -> int:
+        """Where nothing ever was, the index is that of the whole table."""
         found = self._indexes.get(prefix)
-        if found is None:
-            known = [entry.modify_index for key, entry in self.kv.items() if key.startswith(prefix)]
-            known += [index for key, index in self.graves.items() if key.startswith(prefix)]
-            found = self._indexes[prefix] = max(known, default=self.kv_index)
-        return found
+        if found is not None:
+            return found
+        known = [entry.modify_index for key, entry in self.kv.items() if key.startswith(prefix)]
+        known += [index for key, index in self.graves.items() if key.startswith(prefix)]
+        if not known:
+            return self.kv_index
+        self._indexes[prefix] = max(known)
+        return max(known)
+
+    def _moved_at(self, key: str) -> int:
+        entry = self.kv.get(key)
+        return entry.modify_index if entry is not None else self.graves.get(key, 0)
+
+    def _moved(self, keys: Iterable[str]) -> None:
+        """These keys are of the present index."""
+        self.kv_index = self.index
+        for key in keys:
+            for prefix in self._indexes:
+                if key.startswith(prefix):
+                    self._indexes[prefix] = self.index
 
     def transact(self, who: object, operations: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
         """Carry out all or none: the results, or what is wrong with each operation ('' if nothing)."""
@@ -160,8 +175,10 @@ class Store:
             self.graves = graves
             return [], errors
         if changed:
-            self.index = self.kv_index = index
-            self._indexes.clear()
+            self.index = index
+            if any(op["Verb"] == "delete-tree" for op in operations):
+                self._indexes.clear()
+            self._moved(op["Key"] for op in operations if self._moved_at(op["Key"]) == index)
             for hear in self.on_write:
                 hear(who, operations)
             self._changed("kv")
@@ -272,7 +289,7 @@ class Store:
                 entry.session = ""
                 entry.modify_index = self.index
         if held:
-            self.kv_index = self.index
+            self._moved(entry.key for entry in held)
             self._changed("kv")
 
     # --- the catalog -----------------------------------------------------------------------------------------------

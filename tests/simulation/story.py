@@ -97,7 +97,8 @@ def story_of(seed: int) -> Story:
     kind = draw.choice(("plain",) * 10 + ("tight",) * 6 + ("mass",) * 2 + ("flapping",) * 2)
     nodes = tuple(f"n{i}" for i in range(1, draw.randint(2, 3) + 1))
     plan = _plan(draw, kind, nodes)
-    happenings = [*_faults(draw, kind, plan), *_holds(draw, plan), *_applications(draw, plan), *_wishes(draw, plan)]
+    faults = list(_faults(draw, kind, plan))
+    happenings = [*faults, *_holds(draw, plan, faults), *_applications(draw, plan), *_wishes(draw, plan)]
     over = max((h.at + h.seconds for h in happenings), default=0.0)
     last = TROUBLE_SECONDS + 0.1 if kind == "plain" else max(over, TROUBLE_SECONDS) + 3.0
     happenings.append(Happening(last, draw.choice(("startup", "startup", "startup", "shutdown")), "all"))
@@ -204,14 +205,20 @@ def _wishes(draw: random.Random, plan: Plan) -> Iterator[Happening]:
         yield Happening(draw.uniform(3.0, TROUBLE_SECONDS), "hand-over")
 
 
-def _holds(draw: random.Random, plan: Plan) -> Iterator[Happening]:
-    """Holds that run out by themselves or are lifted; what stands in the end is lifted then."""
+def _holds(draw: random.Random, plan: Plan, faults: list[Happening]) -> Iterator[Happening]:
+    """Holds that run out by themselves or are lifted; what stands in the end is lifted then.
+
+    Half of them are set when something is being recovered: of that, what has not begun may not begin then.
+    """
+    deaths = [fault.at for fault in faults if fault.what in ("die", "broken") and fault.at < TROUBLE_SECONDS - 3]
     if draw.random() < 0.6:
         return
     for _ in range(draw.randint(1, 2)):
         scope = draw.choice(("service", "service", "node", "stack"))
         name = {"service": draw.choice(plan.services).name, "node": draw.choice(plan.nodes), "stack": ""}[scope]
         at = draw.uniform(3.0, TROUBLE_SECONDS - 3)
+        if deaths and draw.random() < 0.5:
+            at = draw.choice(deaths) + draw.choice((draw.uniform(0.0, 0.05), draw.uniform(0.0, 1.5)))
         seconds = draw.choice((0.0, draw.uniform(1.0, 15.0)))
         yield Happening(at, "hold", f"{scope}/{name}".rstrip("/"), seconds)
         if not seconds and draw.random() < 0.7:
