@@ -43,6 +43,7 @@ BUGS = (
         "core/rules.py",
         "if (edge.needed_to_start or any(not step.ended for step in steps.get(edge.dependency, ())))",
         "if edge.needed_to_start",
+        (CORE, SIMULATION),
     ),
     Bug(
         "a stop does not wait for its dependents",
@@ -55,6 +56,7 @@ BUGS = (
         "core/stopping.py",
         "    if stuck is not None:",
         "    if False:",
+        (CORE, SIMULATION),
     ),
     Bug(
         "an instance may go although another one of it is needed",
@@ -67,24 +69,28 @@ BUGS = (
         "core/turn.py",
         "        if isinstance(overlay, _Overlay):\n            overlay[instance] = desired",
         "        if isinstance(overlay, _Overlay):\n            pass",
+        (CORE, SIMULATION),
     ),
     Bug(
         "a start that waits for nothing is given up as hopeless",
         "core/rules.py",
         "    return hopeful < max(1, snapshot.needed(edge))",
         "    return hopeful <= max(1, snapshot.needed(edge))",
+        (CORE, SIMULATION),
     ),
     Bug(
         "a restart starts a dependent before its dependency is stopped",
         "core/worklist.py",
         "if edge.needed_to_run and any(not step.ended for step in self.stops.get(edge.dependency, ())):",
         "if False and any(not step.ended for step in self.stops.get(edge.dependency, ())):",
+        (CORE, SIMULATION),
     ),
     Bug(
         "what is known of a neighbour is kept after it changed",
         "core/worklist.py",
         "            self._unmet.pop(edge.service, None)",
         "            pass",
+        (CORE, SIMULATION),
     ),
     Bug(
         "operations on the same services run at once",
