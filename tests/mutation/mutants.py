@@ -23,6 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+sys.path[:0] = [str(Path(__file__).parents[1])]
+
+from page_table import renew
 from planted import BUGS, SIMULATION, Bug
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +34,6 @@ COPIED = ("citadel_consul", "tests", "templates", "consul.d", "examples", "docs"
 LONGEST_SECONDS = 1800.0
 TESTS_FAILED = 1
 """pytest's status for it; the others say that it did not get as far."""
-BEGIN, END = "<!-- bin/mutants --write -->", "<!-- as far as here -->"
 SAID = re.compile(r"^(?:FAILED (?P<test>\S+)|(?P<seed>seed \d+): (?P<violation>.*))")
 LONGEST_WORD = 90
 
@@ -126,15 +128,6 @@ def judged(bugs: Sequence[Bug], original: Path, seeds: int, jobs: int) -> Iterat
         yield from pool.map(lambda bug: judge(bug, original, seeds), bugs)
 
 
-def renewed(page: str, table: str) -> str:
-    """``page`` with the table between its marks replaced. Raises ``ValueError`` if it has no marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{PAGE.name} has no place for the table: {BEGIN} … {END}")
-    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="TEXT", help="only bugs whose name holds it")
@@ -158,7 +151,7 @@ def main() -> None:
         options.json.write_text(json.dumps([asdict(verdict) for verdict in verdicts], indent=2) + "\n")
     if options.write:
         table = "\n".join([HEAD, *(verdict.row() for verdict in verdicts)])
-        PAGE.write_text(renewed(PAGE.read_text(), table))
+        renew(PAGE, "bin/mutants --write", table)
     missed = sum(not verdict.caught_by for verdict in verdicts)
     print(f"{len(verdicts)} bugs, {missed} not caught")
     sys.exit(missed)

@@ -1,6 +1,6 @@
 """Half an hour of churn with faults on real processes and a real Consul, and the proof that nothing grows.
 
-    bin/soak [--minutes 30] [--json FILE] [--seed SEED]
+    bin/soak [--minutes 30] [--json FILE] [--seed SEED] [--write]
 
 Three orchestrators, three node agents and a client of the discovery library around a Consul server with an agent for
 each node; thirty instances of services that die, fall ill, are restarted, rolled, drained, held, added and removed,
@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import secrets
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,12 +34,15 @@ import census
 from churn import MOST_EXTRAS, Churn
 from grounds import STACK, Grounds
 from judgement import HEAD, Bound, Census, Row, judge
+from page_table import renew
 
 from citadel_consul.agent.chronicle import MAX_BYTES
 from citadel_consul.consul.binary import find_consul
 from citadel_consul.consul.connection import IDLE_SECONDS
 from citadel_consul.orchestrator.housekeeping import EVENTS_KEPT, EVERY_SECONDS, OPERATIONS_KEPT
 
+PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
+SHOWN = re.compile(r": (resident KiB|blocks of memory|tasks|descriptors)$|^keys |^sessions|^services|^checks|/itself$")
 WARM_UP_SHARE = 0.2
 SETTLE_SECONDS = max(2 * EVERY_SECONDS, IDLE_SECONDS) + 15.0
 """At rest: the leader's housekeeping comes round twice, idle connections run out, waits for Consul end."""
@@ -162,6 +166,17 @@ def soak(folder: Path, options: argparse.Namespace) -> tuple[list[Row], dict[str
     return rows, told
 
 
+def page_table(rows: Sequence[Row], told: Mapping[str, Any]) -> str:
+    """What the documents show: the rows that tell most, and those with which something is wrong."""
+    shown = [row.told() for row in rows if SHOWN.search(row.measure) or row.wrong]
+    when = time.strftime("%Y-%m-%d")
+    count, wrong = sum(told["happened"].values()), len(told["wrong"])
+    return (
+        f"{when}, {told['minutes']:g} minutes, seed {told['seed']}: {count} things happened; of {len(rows)} measures "
+        f"{wrong or 'none'} grew or was left over.\n\n" + "\n".join([HEAD, *shown])
+    )
+
+
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
@@ -173,6 +188,7 @@ def main() -> None:
     parser.add_argument("--settle", type=float, default=SETTLE_SECONDS, metavar="SECONDS", help="rest before counting")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="what happens follows from it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all samples and findings here")
+    parser.add_argument("--write", action="store_true", help="renew the table of docs/benchmarks.md")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave logs, histories and state here")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bin/soak: terminated"))
@@ -186,6 +202,8 @@ def main() -> None:
     print(f"\n{sum(told['happened'].values())} things happened: {happened}; refused: {told['refused']}")
     if options.json is not None:
         options.json.write_text(json.dumps(told, indent=1) + "\n")
+    if options.write:
+        renew(PAGE, "bin/soak --write", page_table(rows, told))
     wrong = [row for row in rows if row.wrong]
     print(*(f"{row.measure}: {row.wrong}" for row in wrong), sep="\n")
     print(f"bin/soak: {len(rows)} measures, {len(wrong)} of them grow or are left over")
