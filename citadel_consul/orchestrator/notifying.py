@@ -66,11 +66,16 @@ class Notifier:
         self._wall = wall
         self._patience = patience or Patience()
         self._news = asyncio.Event()
+        self._concerned: set[str] | None = None
+        """The services whose incidents are to be looked at; None for all, as at the begin of a leadership."""
         self._bells = {channel.name: asyncio.Event() for channel in channels}
 
     def take(self, actions: Sequence[Action]) -> None:
         """Take note of what was decided and written; costs the control loop nothing."""
-        if any(isinstance(action, WriteIncident) for action in actions):
+        written = {action.incident.service for action in actions if isinstance(action, WriteIncident)}
+        if written:
+            if self._concerned is not None:
+                self._concerned |= written
             self._news.set()
 
     async def run(self) -> None:
@@ -91,17 +96,20 @@ class Notifier:
     async def _look(self) -> float | None:
         """Post what is due; returns when (unix seconds) something will be that is not yet."""
         snapshot, now = self._state.snapshot(), self._wall()
+        concerned, self._concerned = self._concerned, set()
         later: list[float] = []
-        for incident in snapshot.incidents.values():
+        for service in snapshot.incidents if concerned is None else sorted(concerned & snapshot.incidents.keys()):
+            incident = snapshot.incidents[service]
             transition = due(incident, self._outbox.said_of(incident.id))
             if transition is None:
                 continue
             at = due_at(incident, transition, now, snapshot.defaults.notice_delay_seconds)
             if at > now:
                 later.append(at)
+                self._concerned.add(service)
             else:
                 await self._post(snapshot, incident, transition)
-        await self._outbox.trim({i.id for i in snapshot.incidents.values() if not i.over})
+        await self._outbox.trim({incident.id for incident in snapshot.digested().incidents.values()})
         return min(later, default=None)
 
     async def _until_news(self, at: float | None) -> None:

@@ -1,7 +1,8 @@
 """The outbox of a leadership: which notices there are, and to whom they are still to be delivered.
 
 It is read once, at the beginning of a leadership; after that nobody else writes it, and everything is written under the
-fence. It is bounded: what is old and settled goes first, and in the end what nobody took.
+fence. It is bounded: what is old and settled goes first, and in the end what nobody took. What comes while a write is
+under way is written by the next, all of it together.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Outbox:
         self._writer = writer
         self._postings: dict[str, Posting] = {}
         self._writing = asyncio.Lock()
+        self._unwritten: dict[str, Posting | None] = {}
+        """What is to be written: a new posting, or None for how the one known stands."""
 
     async def load(self) -> None:
         """Read what earlier leaders left, however long Consul takes."""
@@ -88,15 +91,19 @@ class Outbox:
 
     async def _write(self, notice_id: str, posting: Posting | None) -> None:
         """Write a posting, or how the one known stands when it is its turn: an older state must not come last."""
+        self._unwritten[notice_id] = posting
         async with self._writing:
-            while True:
-                latest = self._postings.get(notice_id) if posting is None else posting
-                if latest is None:  # trimmed meanwhile
-                    return
-                try:
-                    await self._writer.put_keys([(self._keys.notice(notice_id), POSTING.encode(latest))])
-                except (ConsulUnavailable, Conflict) as error:
-                    log.info("a notice was not noted, trying again: %s", error)
-                    await asyncio.sleep(RETRY_SECONDS)
-                else:
-                    return
+            while notice_id in self._unwritten:  # whoever had its turn before has written this as well
+                await self._write_all()
+
+    async def _write_all(self) -> None:
+        """Write all that is to be written."""
+        batch, self._unwritten = self._unwritten, {}
+        latest = {key: self._postings.get(key) if posting is None else posting for key, posting in batch.items()}
+        known = {key: posting for key, posting in latest.items() if posting is not None}  # others were trimmed
+        try:
+            await self._writer.put_keys((self._keys.notice(key), POSTING.encode(each)) for key, each in known.items())
+        except (ConsulUnavailable, Conflict) as error:
+            log.info("a notice was not noted, trying again: %s", error)
+            self._unwritten = {**batch, **self._unwritten}
+            await asyncio.sleep(RETRY_SECONDS)
