@@ -1,0 +1,166 @@
+"""How citadel grows: 100 to 10,000 instances in five stacks, on one real Consul server that keeps its data on disk.
+
+    bin/scale [--instances N] [--quick] [--json FILE] [--plot FOLDER]
+
+At each size everything is started in order; then it is measured idle, and while instances die and are recovered. The
+orchestrators are processes of their own, one a stack; the node agents are the real ones, as coroutines of one process
+(see ``scale_nodes``, and ``scale_client_agent`` for what stands in for their Consul agents). docs/benchmarks.md has the
+results, docs/scaling.md what follows from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+
+from scale_fit import Fit, fits
+from scale_run import CALM_SECONDS, Size, running
+from scale_site import Site
+
+STACKS = 5
+SIZES = (100, 300, 1_000, 3_000, 10_000)
+QUICK_SIZES = (100, 300)
+HOT = 100
+"""Growth is measured by the deaths of as many instances at each size, so that nothing but the size differs."""
+HOT_RATE = 20.0
+RATE = 50.0
+
+
+def sizes_up_to(instances: int, quick: bool) -> tuple[int, ...]:
+    """The sizes to measure, the last of them ``instances``."""
+    return (*(size for size in (QUICK_SIZES if quick else SIZES) if size < instances), instances)
+
+
+async def measure(instances: int, *, last: bool, quick: bool) -> Size:
+    """One size; the last one also idle for long, and with deaths among all instances."""
+    with tempfile.TemporaryDirectory(prefix="scale-") as name:
+        async with running(Site(instances, STACKS), Path(name)) as (site, size):
+            await site.idle(size, 3.0 if quick else 60.0 if last else 10.0)
+            calm = 1.0 if quick else CALM_SECONDS
+            size.churns.append(await site.churn(size, HOT_RATE, 3.0 if quick else 20.0, HOT, calm))
+            if last and not quick:
+                size.churns.append(await site.churn(size, RATE, 60.0, 0, calm))
+            site.weigh(size)
+            return size
+
+
+def table(sizes: Sequence[Size]) -> str:
+    """The growth as a table that Markdown understands."""
+    head = "| instances | services | nodes | start s | idle % | memory MB | connections | decide p95 ms |"
+    head += " reaction p95 ms | leader CPU ms a death | Consul CPU ms a death |"
+    rows = []
+    for size in sizes:
+        hot = size.churns[0]
+        rows.append(
+            f"| {size.instances:,} | {size.services:,} | {size.nodes} | {size.start_seconds:.1f} | {size.idle:.2f} |"
+            f" {size.memory:.0f} | {size.connections} | {hot.decide_p95:.1f} | {hot.reaction_p95:.0f} |"
+            f" {hot.leader_cpu_ms:.1f} | {hot.consul_cpu_ms:.1f} |"
+        )
+    return "\n".join([head, "| ---: " * 11 + "|", *rows])
+
+
+def aims(size: Size) -> str:
+    """What the largest size comes to, beside what it should."""
+    churn = size.churns[-1]
+    rows = (
+        ("memory of an orchestrator, MB", f"{size.memory:.0f}", "300"),
+        ("– of all of them together", f"{size.memory_all:.0f}", ""),
+        ("– of one for a stack of nothing", f"{size.empty_memory:.0f}", ""),
+        ("an idle orchestrator, % of a core (the worst of them)", f"{size.idle:.2f} ({size.idle_worst:.2f})", "2"),
+        ("– one for a stack of nothing", f"{size.empty_idle:.2f}", ""),
+        ("idle Consul, % of a core; Raft writes/s", f"{size.idle_consul:.1f}; {size.idle_raft_writes:.1f}", ""),
+        (f"deaths, at {churn.rate:g}/s; not back", f"{churn.deaths}; {churn.left}", ""),
+        ("reaction p50 / p95 / p99, ms",
+         f"{churn.reaction_p50:.0f} / {churn.reaction_p95:.0f} / {churn.reaction_p99:.0f}", "p95 250"),
+        ("ready again p95, ms", f"{churn.ready_p95:.0f}", ""),
+        ("decide p50 / p95, ms", f"{churn.decide_p50:.1f} / {churn.decide_p95:.1f}", "p95 30"),
+        ("an orchestrator then, % of a core", f"{churn.busy:.0f}", ""),
+        ("Consul then, % of a core", f"{churn.consul_busy:.0f}", ""),
+        ("Raft writes/s; MB/s in and out of Consul",
+         f"{churn.raft_writes_per_second:.0f}; {churn.consul_bytes_per_second / 1e6:.1f}", ""),
+        ("connections of an orchestrator to Consul", f"{size.connections}", "the same for any size"),
+    )  # fmt: skip
+    head = f"| {size.instances:,} instances, {size.nodes} nodes, {size.stacks} stacks | measured | aim |\n"
+    return head + "| --- | ---: | ---: |\n" + "\n".join(f"| {what} | {found} | {aim} |" for what, found, aim in rows)
+
+
+CURVES: tuple[tuple[str, Callable[[Size], float]], ...] = (
+    ("leader CPU for a death (ms)", lambda size: size.churns[0].leader_cpu_ms),
+    ("reaction p95 (ms)", lambda size: size.churns[0].reaction_p95),
+    ("decide p50 (ms)", lambda size: size.churns[0].decide_p50),
+)
+
+
+def fitted(sizes: Sequence[Size]) -> dict[str, tuple[Fit, ...]]:
+    """The laws of growth over the number of services, the best first; nothing for too few sizes."""
+    if len(sizes) < 3:
+        return {}
+    services = [float(size.services) for size in sizes]
+    return {name: fits(services, [max(1e-3, curve(size)) for size in sizes]) for name, curve in CURVES}
+
+
+def plot(sizes: Sequence[Size], folder: Path) -> None:
+    """Draw the growth, with the fits, into ``scale.svg``."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    from matplotlib import pyplot
+
+    mpl.rcParams["svg.hashsalt"] = "scale"
+    services = [float(size.services) for size in sizes]
+    laws = fitted(sizes)
+    figure, places = pyplot.subplots(1, len(CURVES), figsize=(12, 3.6), layout="constrained")
+    fine = [services[0] * (services[-1] / services[0]) ** (step / 60) for step in range(61)]
+    for place, (name, curve) in zip(places, CURVES, strict=True):
+        place.plot(services, [curve(size) for size in sizes], "o", color="black", label="measured")
+        for fit in laws.get(name, ()):
+            place.plot(fine, [fit.at(x) for x in fine], linewidth=1, label=f"{fit.law}: {fit}")
+        place.set(xscale="log", xlabel="services", title=name)
+        place.set_ylim(bottom=0)
+        place.legend(fontsize=6)
+    figure.savefig(folder / "scale.svg", metadata={"Date": None})
+
+
+def report(sizes: Sequence[Size], *, out: Path | None, folder: Path | None) -> None:
+    print(f"\n{HOT} instances die by turns, {HOT_RATE:g}/s in all, whatever the size:\n\n{table(sizes)}\n")
+    laws = fitted(sizes)
+    for name, found in laws.items():
+        print(f"{name}: {'; '.join(f'{fit.law} {fit}' for fit in found)}")
+    print(f"\n{aims(sizes[-1])}")
+    if out is not None:
+        machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
+        found_laws = {name: [str(fit) for fit in found] for name, found in laws.items()}
+        document = {"machine": machine, "sizes": [size.as_dict() for size in sizes], "fits": found_laws}
+        out.write_text(json.dumps(document, indent=2) + "\n")
+    if folder is not None:
+        plot(sizes, folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--instances", type=int, help="the largest size; 10,000, or 300 with --quick")
+    parser.add_argument("--quick", action="store_true", help="under a minute, for a look whether it works")
+    parser.add_argument("--json", type=Path, help="write all that was measured here as well")
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw scale.svg there")
+    options = parser.parse_args()
+    wanted = sizes_up_to(options.instances or (QUICK_SIZES if options.quick else SIZES)[-1], options.quick)
+    sizes = []
+    for instances in wanted:
+        began = time.monotonic()
+        sizes.append(asyncio.run(measure(instances, last=instances == wanted[-1], quick=options.quick)))
+        print(f"{instances} instances measured in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    report(sizes, out=options.json, folder=options.plot)
+
+
+if __name__ == "__main__":
+    main()
