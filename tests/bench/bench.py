@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,12 +50,12 @@ class Plan:
     sections: frozenset[str]
     graphs: Mapping[str, Sequence[str]]
     """The managers of each graph."""
-    cycles: int = 5
-    deaths: int = 100
+    cycles: int = 3
+    deaths: int = 60
+    unit_deaths: int = 30
+    """Of units of systemd; 0 leaves them out."""
     peer_deaths: int = 10
-    units: bool = True
-    """Whether units of systemd are killed as well."""
-    failovers: int = 50
+    failovers: int = 25
     cases: Sequence[str] = tuple(CASES)
     peer_failovers: int = 3
     """Trials of `consul lock` and of Patroni, side by side, since they only wait; 0 leaves both out."""
@@ -99,7 +100,7 @@ def full_plan() -> Plan:
 def quick_plan() -> Plan:
     """The aims' smaller graphs, with the peers that take seconds."""
     graphs = {"chain": (OURS, "systemd"), "stack": tuple(MANAGERS)}
-    return Plan(frozenset(SECTIONS), graphs, 2, 15, 3, False, 5, ("kill",), 0)
+    return Plan(frozenset(SECTIONS), graphs, 2, 15, 0, 3, 5, ("kill",), 0)
 
 
 async def run(plan: Plan, folder: Path) -> Results:
@@ -141,8 +142,8 @@ def _deaths(results: Results, plan: Plan, consul: str, folder: Path) -> None:
         found,
         lambda: measure_deaths(consul, folder, "process", services, plan.deaths),
     )
-    if plan.units:
-        results.attempt("death of a unit of systemd", found, lambda: measure_systemd(services, plan.deaths))
+    if plan.unit_deaths:
+        results.attempt("death of a unit of systemd", found, lambda: measure_systemd(services, plan.unit_deaths))
     results.attempt(
         "death of a process under supervisord",
         found,
@@ -159,20 +160,24 @@ def _failovers(results: Results, plan: Plan, consul: str, binary: ConsulBinary, 
     found, trials = results.failovers, plan.peer_failovers
     results.attempt("failover of citadel", found, lambda: measure_failovers(consul, folder, plan.cases, plan.failovers))
     if trials == 0:
-        results.missing.append("consul lock and Patroni: left out of a quick run, they take a minute each")
+        results.missing.append("consul lock and Patroni: left out of a quick run, they take a minute")
         return
-    results.attempt(
-        "failover of consul lock",
-        found,
-        lambda: [
-            summary("consul lock, kill -9 of its holder", measure_consul_lock(consul, binary.path, folder, trials))
-        ],
-    )
-    results.attempt(
-        "failover of Patroni",
-        found,
-        lambda: [summary("Patroni, ttl 30 s, kill -9 of it and PostgreSQL", measure_patroni(consul, folder, trials))],
-    )
+    lock, patroni = list[Figure](), list[Figure]()
+
+    def of_lock() -> list[Figure]:
+        return [summary("consul lock, kill -9 of its holder", measure_consul_lock(consul, binary.path, folder, trials))]
+
+    def of_patroni() -> list[Figure]:
+        return [summary("Patroni, kill -9 of it and its PostgreSQL", measure_patroni(consul, folder, trials))]
+
+    with ThreadPoolExecutor() as pool:  # side by side, since they only wait
+        attempts = [
+            pool.submit(results.attempt, "failover of consul lock", lock, of_lock),
+            pool.submit(results.attempt, "failover of Patroni", patroni, of_patroni),
+        ]
+    for attempt in attempts:
+        attempt.result()
+    found += [*lock, *patroni]
 
 
 def tables_of(results: Results) -> dict[str, str]:
@@ -201,6 +206,8 @@ def chosen(options: argparse.Namespace) -> Plan:
         names = _names(options.graphs, GRAPHS) if options.graphs else tuple(plan.graphs)
         wanted = _names(options.managers, MANAGERS, separator=";") if options.managers else tuple(MANAGERS)
         plan = replace(plan, graphs=dict.fromkeys(names, wanted))
+    if options.trials:
+        plan = replace(plan, deaths=options.trials, failovers=options.trials)
     return plan
 
 
@@ -218,6 +225,7 @@ def main() -> None:
     parser.add_argument("--only", metavar="SECTIONS", help=f"some of {','.join(SECTIONS)}")
     parser.add_argument("--graphs", metavar="GRAPHS", help=f"some of {','.join(GRAPHS)}")
     parser.add_argument("--managers", metavar="MANAGERS", help=f"some of {';'.join(MANAGERS)} (separated by ;)")
+    parser.add_argument("--trials", type=int, metavar="N", help="deaths and failovers of citadel")
     parser.add_argument("--quick", action="store_true", help="fewer graphs, peers and trials: under two minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument(

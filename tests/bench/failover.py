@@ -29,11 +29,10 @@ SETTLE_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """A fault of the leader, with the TTL of its check and the size of its stack."""
+    """A fault of the leader, and the size of its stack."""
 
     label: str
     number: signal.Signals
-    ttl: str = "2s"
     services: int = 0
     share_of_trials: float = 1.0
 
@@ -42,7 +41,6 @@ CASES = {
     "kill": Case("citadel, kill -9", signal.SIGKILL),
     "kill500": Case("citadel, kill -9, 500 services in the stack", signal.SIGKILL, services=500, share_of_trials=0.4),
     "term": Case("citadel, SIGTERM", signal.SIGTERM, share_of_trials=0.4),
-    "stop1s": Case("citadel, SIGSTOP, 1 s TTL", signal.SIGSTOP, "1s", share_of_trials=0.4),
     "stop2s": Case("citadel, SIGSTOP, default 2 s TTL", signal.SIGSTOP, share_of_trials=0.4),
 }
 
@@ -61,9 +59,8 @@ async def next_leader(client: ConsulClient, keys: Keys, known: frozenset[str]) -
 class Pair:
     """A leader and a standby, renewed after each trial."""
 
-    def __init__(self, world: World, ttl: str) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._ttl = ttl
         self._count = 0
         self.leader = self._start()
         world.until_led(30)
@@ -71,7 +68,7 @@ class Pair:
 
     def _start(self) -> Process:
         self._count += 1
-        return self._world.orchestrator(f"o{self._count}", CITADEL_LEADER_CHECK_TTL=self._ttl)
+        return self._world.orchestrator(f"o{self._count}")
 
     def succeed(self) -> None:
         """The standby leads now: give it a standby of its own."""
@@ -118,4 +115,4 @@ def _measure_case(consul: str, folder: Path, name: str, trials: int) -> Figure:
     with World(consul, place, f"bench-{name}", dict(os.environ)) as world:
         if case.services:
             world.apply([world.tiny(f"s{n}") for n in range(case.services)], [])
-        return summary(case.label, asyncio.run(measure(world, Pair(world, case.ttl), case.number, trials)))
+        return summary(case.label, asyncio.run(measure(world, Pair(world), case.number, trials)))

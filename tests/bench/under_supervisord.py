@@ -25,6 +25,8 @@ from real_world import free_port
 from timed_service import TimedServices
 
 ASK_SECONDS = 0.2
+LARGEST = 200
+"""Services that are started by depth."""
 UP_SECONDS = 20.0
 DONE_SECONDS = 120.0
 
@@ -32,6 +34,8 @@ DONE_SECONDS = 120.0
 @contextmanager
 def under_supervisord(services: TimedServices, *, by_depth: bool) -> Iterator[Callable[[], Cycle]]:
     """Bring it up with nothing started; what is yielded starts and stops everything once."""
+    if by_depth and len(services.graph.services) > LARGEST:
+        raise NotMeasured(f"one depth after the other, more than {LARGEST} services take minutes")
     (folder := services.folder / f"supervisord-{by_depth}").mkdir()
     port = free_port()
     config = folder / "supervisord.conf"
