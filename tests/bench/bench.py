@@ -243,14 +243,14 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(results.as_dict(), indent=2) + "\n")
     whole = not (options.quick or options.only or options.graphs or options.managers)
-    folder = options.docs or (DOCS if whole else None)
-    if folder is not None:
+    docs = options.docs or (DOCS if whole else None)
+    if docs is not None:
         from plots import draw  # matplotlib takes half a second to import
 
-        folder.mkdir(exist_ok=True)
-        draw(results.rows, results.deaths, results.failovers, folder)
-        text = (folder if (folder / PAGE).exists() else DOCS) / PAGE
-        (folder / PAGE).write_text(renewed(text.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        docs.mkdir(exist_ok=True)
+        draw(results.rows, results.deaths, results.failovers, docs)
+        text = (docs if (docs / PAGE).exists() else DOCS) / PAGE
+        (docs / PAGE).write_text(renewed(text.read_text(encoding="utf-8"), tables), encoding="utf-8")
 
 
 if __name__ == "__main__":
