@@ -327,7 +327,7 @@ def _mass_death(draw: random.Random, plan: Plan) -> Iterator[Happening]:
 
 
 def _flapping(draw: random.Random, plan: Plan) -> Iterator[Happening]:
-    """A service that needs nothing fails its checks and passes them again, several times."""
+    """A service that needs nothing fails its checks and passes them again, several times, and then fails for longer."""
     bound = {edge.service for edge in plan.layouts[-1].edges}
     instance = draw.choice(draw.choice([spec for spec in plan.services if spec.name not in bound]).instances)
     at = draw.uniform(6.0, 9.0)
@@ -335,3 +335,4 @@ def _flapping(draw: random.Random, plan: Plan) -> Iterator[Happening]:
         seconds = draw.uniform(2.5, 3.5)
         yield Happening(at, "ill", str(instance), seconds)
         at += seconds + draw.uniform(1.5, 2.5)
+    yield Happening(at, "ill", str(instance), draw.uniform(10.0, 25.0))
