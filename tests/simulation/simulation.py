@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 from chance import everything_drawn_from
-from clockwork import EPOCH, SimulatedLoop, StuckError
+from clockwork import SimulatedLoop, StuckError
 from faults import Faults
 from judge import Judge
 from simulated_link import Exchange
@@ -259,4 +259,4 @@ def shrink(story: Story, fails: Callable[[Story], bool]) -> Story:
     return replace(story, happenings=tuple(happenings))
 
 
-__all__ = ["EPOCH", "Outcome", "Telling", "shrink", "tell"]
+__all__ = ["Outcome", "Telling", "shrink", "tell"]

@@ -71,9 +71,7 @@ class Operator:
 
     async def _submit(self, client: ConsulClient, wish: Happening) -> None:
         kind, *words = wish.what.split("+")
-        options = Options(
-            cascade="cascade" in words, rolling="rolling" in words, force="force" in words, drain_seconds=None
-        )
+        options = Options(cascade="cascade" in words, rolling="rolling" in words, force="force" in words)
         if "rollback" in words:
             options = replace(options, on_failure=OnFailure.ROLLBACK)
         operation = await submit(client, self._site.keys, Kind(kind), [wish.target], options, requested_by=NAME)
@@ -105,6 +103,3 @@ class Operator:
             await request_handover(client, STACK, wish.target, NAME)
         except Conflict as error:
             raise Refused(str(error)) from error
-
-
-__all__ = ["NAME", "Operator"]
