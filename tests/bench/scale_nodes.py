@@ -41,6 +41,8 @@ from citadel_consul.core.model import Check, Instance, ServiceSpec
 from citadel_consul.rendering.identity import check_id, service_id
 from citadel_consul.store.keys import Keys
 
+TTL_SECONDS = 60.0
+"""Of the agents' locks: while 10,000 services start, one process does the work of 200 machines, and can be late."""
 BACK_SECONDS = 60.0
 """How long what was killed may take to be back after the churn."""
 
@@ -231,7 +233,14 @@ async def node_agent(live: LiveSite, consul: str, stack: str, node: str) -> Asyn
         ConsulClient(address, transport=HttpxTransport(address, transport=front)) as client,
         FakeBackend(machine) as backend,
     ):
-        config = AgentConfig(stack=stack, node=node, address=LOOPBACK, home=f"{node}:/")
+        config = AgentConfig(
+            stack=stack,
+            node=node,
+            address=LOOPBACK,
+            home=f"{node}:/",
+            check_ttl_seconds=TTL_SECONDS / 3,
+            session_ttl_seconds=TTL_SECONDS,
+        )
         try:
             yield NodeAgent(
                 client,
