@@ -66,8 +66,10 @@ def configure_logs(settings: Settings, *, debug: bool, verbose: bool, role: str 
 
 def run_until_signal(work: Callable[[Supervision], Coroutine[Any, Any, None]]) -> None:
     """Run ``work`` under the service manager, if there is one; SIGTERM and SIGINT cancel it, which ends it in order."""
+    from citadel_consul.telemetry.arenas import limit_arenas
     from citadel_consul.telemetry.supervision import Supervision
 
+    limit_arenas()
     supervision = Supervision.from_environment()
 
     async def supervised() -> None:

@@ -1,0 +1,23 @@
+"""How many heaps the C library keeps for the threads of a long-running process.
+
+glibc gives each thread an arena of its own, up to eight for each core, and returns little of what one has ever held. A
+node agent looks through /proc in threads, and what one look takes (4 MB) stayed behind in each of them: in half an hour
+of faults resident memory rose by a tenth, with not one object more. Two arenas, one of them the main thread's, are
+enough for a process that does one thing at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+ARENAS = 2
+_M_ARENA_MAX = -8
+
+
+def limit_arenas(most: int = ARENAS) -> bool:
+    """Have the C library make at most ``most`` arenas, if called before there are threads; returns whether it can."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # musl has one heap for all
+        return False
+    return bool(mallopt(_M_ARENA_MAX, most))

@@ -1,0 +1,45 @@
+"""The heaps of threads: there are no more than were allowed, and memory is not kept for each thread."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+THREADS = 6
+PROGRAM = """
+import re, sys, threading
+from citadel_consul.telemetry.arenas import limit_arenas
+
+if sys.argv[1] == "limited" and not limit_arenas():
+    sys.exit("it cannot")
+barrier = threading.Barrier({threads})
+
+def use():
+    blocks = [bytes(2000) for _ in range(2000)]
+    barrier.wait()
+    return blocks
+
+threads = [threading.Thread(target=use) for _ in range({threads})]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+# An arena of a thread begins where 64 MB do.
+starts = re.findall(r"^([0-9a-f]+)000000-[0-9a-f]+ rw-p 00000000 00:00 0 *$", open("/proc/self/maps").read(), re.M)
+print(sum(int(start, 16) % 4 == 0 for start in starts))
+"""
+
+
+def arenas(how: str) -> int:
+    """How many threads' arenas a process has whose threads have all used memory at once."""
+    program = PROGRAM.format(threads=THREADS)
+    done = subprocess.run([sys.executable, "-c", program, how], capture_output=True, text=True, check=True, timeout=60)
+    return int(done.stdout)
+
+
+def test_threads_share_the_arenas_that_are_allowed() -> None:
+    if arenas("free") < THREADS:
+        pytest.skip("this C library does not give each thread an arena")
+    assert arenas("limited") <= 2
