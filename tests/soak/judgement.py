@@ -17,6 +17,9 @@ Census = Mapping[str, float]
 
 MEMORY = re.compile(r": (resident KiB|blocks of memory)$")
 BYTES = re.compile(r"^bytes ")
+POOLED = re.compile(r": (connections to Consul|sockets|descriptors)$")
+POOL_TOLERATED = 3
+"""How many connections a pool may have more at one rest than at another: it keeps what it needed a minute ago."""
 REST_TOLERATED = 0.10
 """How much more bytes there may be at rest: numbers get longer, and the text of the last failure differs."""
 
@@ -98,6 +101,7 @@ def _wrongs(measure: str, found: Trend | None, before: float | None, after: floa
         yield f"**grows** by {found.a_day / DAY_SECONDS * 3600:.3g} an hour"
     if after is None or MEMORY.search(measure):
         return
-    allowed = (before or 0.0) * (1 + REST_TOLERATED if BYTES.search(measure) else 1)
+    share = 1 + REST_TOLERATED if BYTES.search(measure) else 1
+    allowed = (before or 0.0) * share + (POOL_TOLERATED if POOLED.search(measure) else 0)
     if after > allowed:
         yield f"**left over**: {after - (before or 0.0):g}"

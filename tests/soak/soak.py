@@ -40,6 +40,7 @@ from citadel_consul.agent.chronicle import MAX_BYTES
 from citadel_consul.consul.binary import find_consul
 from citadel_consul.consul.connection import IDLE_SECONDS
 from citadel_consul.orchestrator.housekeeping import EVENTS_KEPT, EVERY_SECONDS, OPERATIONS_KEPT
+from citadel_consul.orchestrator.outbox import KEPT as NOTICES_KEPT
 
 PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
 SHOWN = re.compile(r": (resident KiB|blocks of memory|tasks|descriptors)$|^keys |^sessions|^services|^checks|/itself$")
@@ -112,7 +113,7 @@ def bounds(services: int) -> list[Bound]:
         Bound("keys below events", 1.5 * EVENTS_KEPT, kept),
         Bound("keys below (operations|steps)", 2.5 * OPERATIONS_KEPT, operations),
         Bound("keys below (incidents|stats)", services + 3 * MOST_EXTRAS + 2, each),
-        Bound("keys below notices", 2 * (services + MOST_EXTRAS) + 2, "two for each service with an incident"),
+        Bound("keys below notices", 1.25 * NOTICES_KEPT, f"{NOTICES_KEPT} notices are kept"),
         Bound("bytes below (events|operations|steps|incidents|stats|notices|handover)", None, "as their keys"),
         Bound(r"bytes in state of \w+", 2 * MAX_BYTES + 1024 * 1024, "two files of history, and some logs"),
         Bound(r"files in state of \w+/logs", None, "the log of a service that was removed is kept for a week"),

@@ -41,8 +41,13 @@ def test_memory_that_grows_is_named() -> None:
 
 
 def test_one_more_at_rest_is_left_over() -> None:
-    row = soaked("agent n1: sockets", lambda _: 12.0, before=12.0, after=13.0)
+    row = soaked("agent n1: tasks", lambda _: 12.0, before=12.0, after=13.0)
     assert row.wrong == "**left over**: 1"
+
+
+@pytest.mark.parametrize(("after", "wrong"), [(15.0, ""), (16.0, "**left over**: 4")])
+def test_some_connections_more_at_rest_are_those_of_a_pool(after: float, wrong: str) -> None:
+    assert soaked("agent n1: sockets", lambda _: 12.0, before=12.0, after=after).wrong == wrong
 
 
 def test_what_was_not_there_before_is_left_over() -> None:
