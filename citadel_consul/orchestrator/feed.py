@@ -117,8 +117,16 @@ class Feed:
                 if entry.modify_index not in known:
                     self._moved.add(node)
             seen = {entry.key: entry.modify_index for entry in news.value}
-            self._take(keys.agents, news)
+            before = self._present()
+            self._rewritten |= news.restarted
+            self._state.merge(keys.agents, news.index, news.value, restarted=news.restarted)
+            if self._present() != before:  # a signal alone is no news: the report that it is about is
+                self._bell.set()
             self._signal.set()
+
+    def _present(self) -> frozenset[str]:
+        """The ids of the agents that hold their locks; an agent that was restarted has another."""
+        return frozenset(record.id for record in self._state.agent_records())
 
     async def _follow_reports(self) -> None:
         while True:
