@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).with_name("simulate.py")
-SEEDS = 100
-EVERY = 150
+SEEDS = 200
+EVERY = 300
 """Scenes are disturbed at each of so many await points; `bin/simulate` does so at every one."""
-ENOUGH_SECONDS = 500
+ENOUGH_SECONDS = 1500
 
 HOLDS_IGNORED = """
 import citadel_consul.core.healing.ward as ward
