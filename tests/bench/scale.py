@@ -1,6 +1,6 @@
 """How citadel grows: 100 to 10,000 instances in five stacks, on one real Consul server that keeps its data on disk.
 
-    bin/scale [--instances N] [--quick] [--json FILE] [--plot FOLDER]
+    bin/scale [--instances N] [--quick] [--json FILE] [--renew]
 
 At each size everything is started in order; then it is measured idle, and while instances die and are recovered. The
 orchestrators are processes of their own, one a stack; the node agents are the real ones, as coroutines of one process
@@ -18,15 +18,17 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
+from document import renewed
 from scale_fit import Fit, fits
 from scale_run import CALM_SECONDS, Size, running
 from scale_site import Site
 
+DOCS = Path(__file__).parents[2] / "docs"
 STACKS = 5
 SIZES = (100, 300, 1_000, 3_000, 10_000)
 QUICK_SIZES = (100, 300)
@@ -131,19 +133,27 @@ def plot(sizes: Sequence[Size], folder: Path) -> None:
     figure.savefig(folder / "scale.svg", metadata={"Date": None})
 
 
-def report(sizes: Sequence[Size], *, out: Path | None, folder: Path | None) -> None:
-    print(f"\n{HOT} instances die by turns, {HOT_RATE:g}/s in all, whatever the size:\n\n{table(sizes)}\n")
+def laws_table(laws: Mapping[str, Sequence[Fit]]) -> str:
+    """The laws that fit best, for each curve the best first."""
+    rows = [f"| {name} | {'; '.join(f'{fit.law}: {fit}' for fit in found)} |" for name, found in laws.items()]
+    return "\n".join(["| growth over n services | least squares, the best first |", "| --- | --- |", *rows])
+
+
+def report(sizes: Sequence[Size], *, out: Path | None, renew: bool) -> None:
     laws = fitted(sizes)
-    for name, found in laws.items():
-        print(f"{name}: {'; '.join(f'{fit.law} {fit}' for fit in found)}")
-    print(f"\n{aims(sizes[-1])}")
+    tables = {"scale": table(sizes), "scale_laws": laws_table(laws), "scale_aims": aims(sizes[-1])}
+    print(f"\n{HOT} instances die by turns, {HOT_RATE:g}/s in all, whatever the size:")
+    for text in tables.values():
+        print(f"\n{text}")
     if out is not None:
         machine = {"cores": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
         found_laws = {name: [str(fit) for fit in found] for name, found in laws.items()}
         document = {"machine": machine, "sizes": [size.as_dict() for size in sizes], "fits": found_laws}
         out.write_text(json.dumps(document, indent=2) + "\n")
-    if folder is not None:
-        plot(sizes, folder)
+    if renew:
+        plot(sizes, DOCS)
+        page = DOCS / "benchmarks.md"
+        page.write_text(renewed(page.read_text(), tables))
 
 
 def main() -> None:
@@ -151,7 +161,7 @@ def main() -> None:
     parser.add_argument("--instances", type=int, help="the largest size; 10,000, or 300 with --quick")
     parser.add_argument("--quick", action="store_true", help="under a minute, for a look whether it works")
     parser.add_argument("--json", type=Path, help="write all that was measured here as well")
-    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw scale.svg there")
+    parser.add_argument("--renew", action="store_true", help="renew the tables and the plot of docs/benchmarks.md")
     options = parser.parse_args()
     wanted = sizes_up_to(options.instances or (QUICK_SIZES if options.quick else SIZES)[-1], options.quick)
     sizes = []
@@ -159,7 +169,7 @@ def main() -> None:
         began = time.monotonic()
         sizes.append(asyncio.run(measure(instances, last=instances == wanted[-1], quick=options.quick)))
         print(f"{instances} instances measured in {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    report(sizes, out=options.json, folder=options.plot)
+    report(sizes, out=options.json, renew=options.renew)
 
 
 if __name__ == "__main__":

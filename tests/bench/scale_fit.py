@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -57,8 +57,3 @@ def _judged(law: str, line: tuple[float, float], xs: Sequence[float], ys: Sequen
     total = sum((y - mean) ** 2 for y in ys)
     left = sum((y - fit.at(x)) ** 2 for x, y in zip(xs, ys, strict=True))
     return Fit(law, fit.a, b, 1.0 - left / total if total else 1.0)
-
-
-def growth(fit: Callable[[float], float], smallest: float, largest: float) -> float:
-    """How many times as much the law says for ``largest`` as for ``smallest``."""
-    return fit(largest) / fit(smallest)
