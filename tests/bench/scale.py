@@ -118,7 +118,8 @@ def plot(sizes: Sequence[Size], folder: Path) -> None:
     mpl.use("svg")
     from matplotlib import pyplot
 
-    mpl.rcParams["svg.hashsalt"] = "scale"
+    # The same figures give the same file, and text stays text.
+    mpl.rcParams.update({"svg.hashsalt": "scale", "svg.fonttype": "none"})
     services = [float(size.services) for size in sizes]
     laws = fitted(sizes)
     figure, places = pyplot.subplots(1, len(CURVES), figsize=(12, 3.6), layout="constrained")
