@@ -67,7 +67,15 @@ def run_suite(copy: Path, suite: str, seeds: int) -> str | None:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *suite.split()]
     try:
         done = subprocess.run(
-            command, cwd=copy, env=environ, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False
+            command,
+            cwd=copy,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_SECONDS,
+            check=False,
+            start_new_session=True,  # Linux shares the cores out by sessions
         )
     except subprocess.TimeoutExpired:
         return f"{suite} did not end within {LONGEST_SECONDS:g} s"

@@ -148,10 +148,11 @@ BUGS = (
         "",
     ),
     Bug(
-        "a new leader does not read the steps of unfinished operations",
+        "the steps of unfinished operations are not read",
         "store/reading.py",
         "        state.steps[operation_id] = await read_steps(client, state.keys, operation_id)",
         "        pass",
+        ("tests/store/test_reading.py",),
     ),
     Bug(
         "generations begin again at one",
@@ -182,6 +183,7 @@ BUGS = (
         "agent/reporter.py",
         "            except ConsulUnavailable:\n                self._dirty.set()",
         "            except ConsulUnavailable:\n                self._dirty.clear()",
+        (AGENT, SIMULATION),
     ),
     Bug(
         "a decision that was not written is believed",

@@ -156,6 +156,18 @@ def test_enough_health_ends_a_bout_and_the_next_attempt_is_immediate() -> None:
     assert clinic.starts("a") == 1 + 6
 
 
+def test_enough_health_ends_a_bout_also_while_the_incident_is_still_open() -> None:
+    clinic = clinic_of([patient("a", attempts=2, reset_after_seconds=3.0)])
+    for _ in range(6):
+        clinic.kill_hard("a")
+        clinic.pass_time(8.0)  # healthy for longer than it takes, and not for as long as its incident stays open
+        incident = clinic.incident("a")
+        assert incident.state is IncidentState.RECOVERING
+        assert incident.attempts == 1
+    assert clinic.told("incident-closed") == clinic.told("gave-up") == []
+    assert clinic.starts("a") == 1 + 6
+
+
 def test_a_service_that_came_back_by_itself_closes_its_incident() -> None:
     clinic = clinic_of([patient("a", enabled=False)])
     clinic.hang("a")
