@@ -143,6 +143,28 @@ def test_recovery_goes_on_when_few_enough_fail() -> None:
     assert restarts(clinic) == dict.fromkeys(SIX[4:], 1)
 
 
+def test_a_hold_on_what_fails_does_not_take_the_brake_off() -> None:
+    clinic = ten()
+    clinic.kill_hard(*SIX)
+    clinic.pass_time(30.0)
+    clinic.hold("stack", until=clinic.now + 60.0)
+    clinic.pass_time(120.0)
+    assert clinic.incident(STACK).state is IncidentState.OPEN
+    assert restarts(clinic) == {}
+
+
+def test_the_brake_stays_on_while_nobody_sees_what_had_failed() -> None:
+    clinic = ten()
+    clinic.kill_hard(*SIX)
+    clinic.pass_time(30.0)
+    clinic.silent.update(node for spec in clinic.specs.values() for node in spec.nodes)
+    clinic.pass_time(60.0)
+    clinic.silent.clear()
+    clinic.pass_time(60.0)
+    assert clinic.incident(STACK).state is IncidentState.OPEN
+    assert restarts(clinic) == {}
+
+
 def test_a_person_who_recovers_everything_takes_the_brake_off() -> None:
     clinic = ten()
     clinic.kill_hard(*SIX)

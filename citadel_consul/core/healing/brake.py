@@ -16,8 +16,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from citadel_consul.core.digest import is_wanted
 from citadel_consul.core.healing.ward import Ward
 from citadel_consul.core.incident import FLAPPING, LEFT_ALONE, STACK, UNWATCHED, Incident, IncidentState, identifier
+from citadel_consul.core.lifecycle import Phase
 from citadel_consul.core.operation import ALL, Kind
 from citadel_consul.core.snapshot import Defaults
 
@@ -117,7 +119,8 @@ def _put_on(ward: Ward, services: tuple[str, ...]) -> None:
 
 
 def _comes_off(ward: Ward, incident: Incident) -> bool:
-    failing = len(_unexplained(ward)) + sum(service in ward.busy for service in incident.affected)
+    held_back = (service for service in incident.affected if service in ward.busy or _still_fails(ward, service))
+    failing = len({*_unexplained(ward), *held_back})
     limits, by = ward.turn.snapshot.defaults, _released_by(ward, incident)
     earliest = incident.opened_at + limits.brake_window_seconds
     if by is not None:
@@ -132,6 +135,24 @@ def _comes_off(ward: Ward, incident: Incident) -> bool:
     ward.put(replace(incident, state=IncidentState.CLOSED, closed_at=ward.turn.now, outcome=outcome))
     ward.turn.record("recovery-resumed", f"automatic recovery goes on: {outcome}")
     return True
+
+
+def _still_fails(ward: Ward, service: str) -> bool:
+    """Whether it failed when it was last seen, and is wanted and not left alone.
+
+    Also if a hold stands on it, or its node agent is not there to say otherwise: neither makes it well, and when the
+    hold is lifted and the agents are back from an outage of Consul, all would be restarted at once.
+    """
+    snapshot, incident = ward.turn.snapshot, ward.incident(service)
+    if incident is not None and incident.state in LEFT_ALONE:
+        return False
+    for instance in snapshot.instances(service):
+        observed = snapshot.observed.get(instance)
+        up = observed is not None and observed.phase in (Phase.READY, Phase.COMPLETED)
+        well = observed is not None and up and observed.failing_since is None
+        if is_wanted(snapshot.desired.get(instance)) and not well:
+            return True
+    return False
 
 
 def most_at_release(limits: Defaults, wanted: int) -> int:
