@@ -26,11 +26,12 @@ REST_TOLERATED = 0.10
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What citadel keeps from growing past ``most``, and ``why`` that is the bound; ``None``: another measure tells."""
+    """What cannot grow past ``most``, and ``why``; ``None``: another measure tells. ``at_rest``: and it counts there."""
 
     pattern: str
     most: float | None
     why: str
+    at_rest: bool = False
 
     def covers(self, measure: str) -> bool:
         return re.fullmatch(self.pattern, measure) is not None
@@ -91,14 +92,19 @@ def _row(
     if bound is not None:
         highest = max([value for _, value in series] + [after or 0.0])
         beyond = bound.most is not None and highest > bound.most
-        wrong = f"**{highest:g} is beyond {bound.most:g}** ({bound.why})" if beyond else ""
-        return Row(measure, found, before, after, wrong)
+        wrong = [f"**{highest:g} is beyond {bound.most:g}** ({bound.why})"] if beyond else []
+        wrong += _left_over(measure, before, after) if bound.at_rest else ()
+        return Row(measure, found, before, after, "; ".join(wrong))
     return Row(measure, found, before, after, "; ".join(_wrongs(measure, found, before, after)))
 
 
 def _wrongs(measure: str, found: Trend | None, before: float | None, after: float | None) -> Iterable[str]:
     if found is not None and found.grows:
         yield f"**grows** by {found.a_day / DAY_SECONDS * 3600:.3g} an hour"
+    yield from _left_over(measure, before, after)
+
+
+def _left_over(measure: str, before: float | None, after: float | None) -> Iterable[str]:
     if after is None or MEMORY.search(measure):
         return
     share = 1 + REST_TOLERATED if BYTES.search(measure) else 1

@@ -117,6 +117,9 @@ def bounds(services: int) -> list[Bound]:
         Bound("bytes below (events|operations|steps|incidents|stats|notices|handover)", None, "as their keys"),
         Bound(r"bytes in state of \w+", 2 * MAX_BYTES + 1024 * 1024, "two files of history, and some logs"),
         Bound(r"files in state of \w+/logs", None, "the log of a service that was removed is kept for a week"),
+        Bound("keys below holds", services, "holds are set and lifted by what happens", at_rest=True),
+        Bound("bytes below holds", None, "as their keys"),
+        Bound(r"agent \w+: (children|pidfds)", services, "as many as run at the moment", at_rest=True),
         Bound(".*: threads", THREADS, "an event loop's pool starts its threads when they are needed, up to a number"),
     ]
 

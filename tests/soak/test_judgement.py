@@ -77,6 +77,13 @@ def test_what_is_beyond_its_bound_is_named_with_the_reason_for_it() -> None:
     assert row.wrong == "**1490 is beyond 1000** (1000 events are kept)"
 
 
+@pytest.mark.parametrize(("after", "wrong"), [(1.0, ""), (3.0, "**left over**: 2")])
+def test_what_comes_and_goes_by_what_happens_has_to_be_as_before_at_rest(after: float, wrong: str) -> None:
+    holds = Bound("keys below holds", 30.0, "set and lifted", at_rest=True)
+    row = soaked("keys below holds", lambda at: 1.0 + at / 100, before=1.0, after=after, bounds=(holds,))
+    assert row.wrong == wrong
+
+
 def test_what_another_measure_tells_is_not_judged() -> None:
     assert soaked("bytes below events", lambda at: at, before=1.0, after=9.0, bounds=(EVENTS, TEXT)).wrong == ""
 
