@@ -26,7 +26,10 @@ REST_TOLERATED = 0.10
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What cannot grow past ``most``, and ``why``; ``None``: another measure tells. ``at_rest``: and it counts there."""
+    """What cannot grow past ``most``, and ``why``; with None another measure tells.
+
+    ``at_rest``: there must not be more of it at rest than there was, either.
+    """
 
     pattern: str
     most: float | None
