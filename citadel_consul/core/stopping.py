@@ -30,6 +30,8 @@ def begin_stop(turn: Turn, operation: Operation, work: Worklist, step: Step) -> 
     desired = snapshot.desired.get(instance)
     grace = None if operation.options.graceful else 0.0
     if desired is not None and not desired.run and grace in (None, desired.grace_seconds):
+        if not wanted:  # the stop that is under way may be that of a restart, which wants it up again
+            drop_wish(turn, step, str(operation.kind))
         return replace(step, state=StepState.RUNNING, began_at=turn.now, generation=desired.generation, detail="")
     if step.undo and (desired is None or desired.operation != operation.id):
         return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="changed hands meanwhile")
