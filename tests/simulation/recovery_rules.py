@@ -35,6 +35,7 @@ class RecoveryRules:
         self._said: set[str] = set()
         self._before: dict[str, Document] = {}
         """The incidents as they were before the transaction that is judged."""
+        self._released_at = float("-inf")
         self._lately: dict[str, str] = {}
         """The services that were recovered since the brake was last off, with the incident in whose name."""
 
@@ -53,6 +54,7 @@ class RecoveryRules:
             self._attempts[service] = 0
         if service == STACK and state == "closed":
             self._lately.clear()
+            self._released_at = after["closed_at"]
 
     def event(self, write: Write) -> None:
         """Something was put into the history: that a service has failed for good is said once."""
@@ -144,6 +146,8 @@ class RecoveryRules:
         """Within the window, no more services are recovered than a stack may lose before the brake comes on."""
         if incident.get("cause") in (FLAPPING, UNWATCHED) or incident.get("part_of") is not None:
             return
+        if min(incident.get("failures", ()), default=incident.get("opened_at", 0.0)) <= self._released_at:
+            return  # it failed before the brake came off, knowingly
         self._lately[service] = incident.get("id", "")
         since = head["requested_at"] - self._defaults.brake_window_seconds
         counted = 0
