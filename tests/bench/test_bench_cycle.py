@@ -9,11 +9,10 @@ import pytest
 from consul_process import ConsulSpace
 from cycle import Cycle, started, stopped
 from document import renewed
-from figures import NotMeasured
 from graphs import GRAPHS, Graph, Timing, chain, random_graph
 from start_stop import OURS, Row, times_of
 from tables import aims_table, best_in_order, efficiency_table, hops_table, reasons
-from timed_service import Life, TimedServices, built_program, life_of
+from timed_service import Life, TimedServices, life_of
 from under_citadel import under_citadel
 
 PAIR = Graph("pair", {"db": Timing(1.0, 0.5), "app": Timing(2.0, 0.25)}, (("app", "db"),))
@@ -105,10 +104,6 @@ def test_large_graphs_and_slow_peers_are_started_fewer_times() -> None:
 
 @pytest.fixture
 def two_services(tmp_path: Path) -> TimedServices:
-    try:
-        built_program()
-    except NotMeasured as error:
-        pytest.skip(str(error))
     return TimedServices.make(chain(2, ready=0.05), tmp_path / "services")
 
 

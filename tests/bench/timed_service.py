@@ -1,4 +1,4 @@
-"""The services of a graph as real processes of one small static program (``timed_service.c``), and what they tell.
+"""The services of a graph as real processes of one small program (``timed_program.py``), and what they tell.
 
 Of each service the ledger holds the moments at which it was executed, listened, was told to stop, and exited, in its
 own words. So the critical path is what the services took under the very load in which the manager started them.
@@ -6,15 +6,13 @@ own words. So the critical path is what the services took under the very load in
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import signal
 import socket
-import subprocess
-import tempfile
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,9 +20,10 @@ from figures import NotMeasured
 from graphs import Graph
 from real_world import lasting_port, runs
 
-SOURCE = Path(__file__).with_suffix(".c")
-CACHE = Path(__file__).parents[2] / ".cache"
-PROGRAM = "timed_service"
+SOURCE = Path(__file__).with_name("timed_program.py")
+PROGRAM = SOURCE.name
+PYTHON = (f"{sys.base_prefix}/bin/python{sys.version_info.major}.{sys.version_info.minor}", "-I", "-S")
+"""Without what a virtual environment has Python look for at its start."""
 LOOK_SECONDS = 0.05
 """Between two looks at the ledgers, which hold the times whenever they are read."""
 WITHIN_SECONDS = 240.0
@@ -47,24 +46,6 @@ def life_of(ledger: str) -> Life:
     return Life(**{what: float(at) for what, at, _ in lines[last:]})
 
 
-def built_program() -> Path:
-    """The compiled service, from the cache if it is there. Raises NotMeasured if there is no C compiler."""
-    name = f"{PROGRAM}-{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]}"
-    if (program := CACHE / name).exists():
-        return program
-    if (compiler := shutil.which("cc")) is None:
-        raise NotMeasured("there is no C compiler for the services (apt-get install gcc libc6-dev)")
-    CACHE.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        made = Path(scratch) / PROGRAM
-        words = [compiler, "-O2", "-static", "-o", str(made), str(SOURCE)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise NotMeasured(f"the services do not compile: {done.stderr.strip()[-500:]}")
-        made.replace(program)
-    return program
-
-
 @dataclass
 class TimedServices:
     """The services of one graph, in a folder of their own that also holds the program."""
@@ -77,7 +58,7 @@ class TimedServices:
     def make(cls, graph: Graph, folder: Path) -> TimedServices:
         """Put the program there, and choose the ports. ``close`` them when all is done."""
         folder.mkdir()
-        shutil.copy2(built_program(), folder / PROGRAM)
+        shutil.copy2(SOURCE, folder / PROGRAM)
         services = cls(graph, folder)
         services._keepers = [lasting_port() for _ in graph.services]
         services.ports = {n: k.getsockname()[1] for n, k in zip(graph.services, services._keepers, strict=True)}
@@ -86,15 +67,15 @@ class TimedServices:
     def __post_init__(self) -> None:
         self._keepers: list[socket.socket] = []
 
-    def command(self, name: str, folder: Path | None = None) -> tuple[str, ...]:
-        """The argument list of a service; ``folder`` is where it sees ours."""
+    def command(self, name: str, folder: Path | None = None, python: Sequence[str] = PYTHON) -> tuple[str, ...]:
+        """The argument list of a service; ``folder`` is where it sees ours, and ``python`` what runs it."""
         place, timing = folder or self.folder, self.graph.services[name]
-        words = (str(place / PROGRAM), str(self.ports[name]), str(timing.ready), str(timing.stop))
+        words = (*python, str(place / PROGRAM), str(self.ports[name]), str(timing.ready), str(timing.stop))
         return (*words, str(place / f"{name}.ledger"))
 
     def probe(self, name: str, folder: Path | None = None) -> tuple[str, ...]:
         """A command that succeeds while the service listens."""
-        return (str((folder or self.folder) / PROGRAM), "--probe", str(self.ports[name]))
+        return (*PYTHON, str((folder or self.folder) / PROGRAM), "--probe", str(self.ports[name]))
 
     def clear(self) -> None:
         """Forget the last cycle."""

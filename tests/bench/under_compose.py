@@ -1,8 +1,8 @@
 """A graph under docker-compose 1.29: a container for each service, ``depends_on`` with ``condition: service_healthy``.
 
-The image holds nothing but the very same static program, which is its own health check as well. An interval of 1 s is
-the shortest that compose takes. The containers are made beforehand, so only their start is measured; `up` returns
-before the last ones are ready, so the clock stops when they are.
+The image is empty; Python is this machine's own, bound into it read-only. The very same program is its own health
+check as well. An interval of 1 s is the shortest that compose takes. The containers are made beforehand, so only their
+start is measured; `up` returns before the last ones are ready, so the clock stops when they are.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ sys.path.append(str(Path(__file__).parents[1] / "managers"))
 from busybox_image import archive
 from cycle import Cycle, started, stopped
 from figures import NotMeasured
-from timed_service import PROGRAM, TimedServices
+from timed_service import TimedServices
 
 INSIDE = Path("/bench")
+PYTHON_FOLDERS = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", sys.base_prefix)
+"""What a Python of this machine may need: the dynamic linker, libraries, and itself."""
 LARGEST = 50
 """Services. Each container's check is an exec by the engine, every second: more of them take all of two cores."""
 WITHIN_SECONDS = 300.0
@@ -55,7 +57,7 @@ def under_compose(services: TimedServices) -> Iterator[Callable[[], Cycle]]:
 
 
 def _import(services: TimedServices, image: str) -> None:
-    root = archive({PROGRAM: (services.folder / PROGRAM).read_bytes()})
+    root = archive({})
     done = subprocess.run(["docker", "import", "-", image], input=root, capture_output=True, check=False)
     if done.returncode:
         raise NotMeasured(f"no Docker engine can be used: {done.stderr.decode().strip()[-300:]}")
@@ -69,7 +71,7 @@ def _composed(services: TimedServices, image: str) -> dict[str, object]:
                 "image": image,
                 "command": list(services.command(name, INSIDE)),
                 "network_mode": "none",
-                "volumes": [f"{services.folder}:{INSIDE}"],
+                "volumes": [f"{services.folder}:{INSIDE}", *_python_volumes()],
                 "depends_on": {needed: {"condition": "service_healthy"} for needed in services.graph.needs(name)},
                 "healthcheck": {
                     "test": ["CMD", *services.probe(name, INSIDE)],
@@ -81,6 +83,10 @@ def _composed(services: TimedServices, image: str) -> dict[str, object]:
             for name in services.graph.services
         },
     }
+
+
+def _python_volumes() -> list[str]:
+    return [f"{folder}:{folder}:ro" for folder in PYTHON_FOLDERS if Path(folder).is_dir()]
 
 
 def _cycle(services: TimedServices, words: tuple[str, ...]) -> Cycle:

@@ -24,6 +24,7 @@ from citadel_consul.consul.binary import find_consul
 
 INSIDE = Path("/opt/bench")
 """Where the machine sees the folder of the services."""
+PYTHON = ("/usr/bin/python3", "-I", "-S")
 TARGET, SLICE = "bench.target", "bench.slice"
 TIMED = 'date +%s.%N; systemctl "$@"; status=$?; date +%s.%N; exit $status'
 WITHIN_SECONDS = 240.0
@@ -56,9 +57,10 @@ def _write_units(services: TimedServices, folder: Path) -> None:
     units = {name: f"bench-{name}.service" for name in services.graph.services}
     for name, unit in units.items():
         needs = " ".join(units[needed] for needed in services.graph.needs(name))
+        command = " ".join(services.command(name, INSIDE, PYTHON))
         (folder / unit).write_text(
             f"[Unit]\nDefaultDependencies=no\nRequires={needs}\nAfter={needs}\nStartLimitIntervalSec=0\n"
-            f"[Service]\nSlice={SLICE}\nType=notify\nExecStart={' '.join(services.command(name, INSIDE))}\n"
+            f"[Service]\nSlice={SLICE}\nType=notify\nExecStart={command}\n"
         )
     everything = " ".join(units.values())
     (folder / TARGET).write_text(f"[Unit]\nDefaultDependencies=no\nWants={everything}\nAfter={everything}\n")
