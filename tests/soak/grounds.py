@@ -212,9 +212,12 @@ class Grounds:
     def lead_from_the_first_node(self) -> None:
         """Have the orchestrator of the first node lead: one that leads holds more than one that stands by."""
         first = NODES[0]
-        if self.leader() != first:
+        if not self.leads_from_the_first_node():
             self.world.ask(lambda client: request_handover(client, STACK, first, "soak"))
-            self.world.until(lambda: self.leader() == first, REST_SECONDS, f"the orchestrator of {first} to lead")
+            self.world.until(self.leads_from_the_first_node, REST_SECONDS, f"the orchestrator of {first} to lead")
+
+    def leads_from_the_first_node(self) -> bool:
+        return self.leader() == NODES[0]
 
     # --- rest ---------------------------------------------------------------------------------------------------
 
