@@ -9,6 +9,9 @@ from critical_path import critical_path, efficiency
 from graphs import Graph
 from timed_service import Life
 
+TICK_SECONDS = 0.01
+"""The moment of an exec is known no better: what is earlier by less may have been in order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -42,7 +45,7 @@ def started(graph: Graph, lives: Mapping[str, Life], requested: float, told: flo
         wall_seconds=(told or max(life.listening for life in lives.values())) - requested,
         path_seconds=critical_path(own, graph.edges)[0],
         nominal_path_seconds=critical_path({n: t.ready for n, t in graph.services.items()}, graph.edges)[0],
-        broken_edges=sum(lives[name].executed < lives[needed].listening for name, needed in graph.edges),
+        broken_edges=sum(lives[name].executed < lives[needed].listening - TICK_SECONDS for name, needed in graph.edges),
     )
 
 
