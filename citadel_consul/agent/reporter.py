@@ -90,8 +90,8 @@ class Reporter:
     ) -> None:
         """Write the document now and whenever it changes, as long as ``session`` holds the agent's lock.
 
-        While ``signals`` says so, the key of the lock is rewritten with it: ``lock_value``, and a number, since the same
-        value again is no write to Consul.
+        While ``signals`` says so, the key of the lock is rewritten with it: ``lock_value``, and a number, since the
+        same value again is no write to Consul.
 
         Raises ``LeadershipLost`` when it does not any more. Consul's absence is waited out: what is observed
         meanwhile is written when it is back. ``on_new_log`` is called when Consul's data turned out to have begun
