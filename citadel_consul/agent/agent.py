@@ -63,8 +63,12 @@ _WRONG = frozenset({"exited", "failed", "failing", "not-reloaded"})
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """Which node of which stack this agent answers for. ``patience_seconds`` is how long it waits for the lock; ``api``
-    is the ``host:port`` at which others see what it measures, empty if they cannot."""
+    """Which node of which stack this agent answers for.
+
+    ``patience_seconds`` is how long it waits for the lock; ``api`` is the ``host:port`` at which others see what it
+    measures, empty if they cannot. In a stack of more than ``few_nodes`` nodes it signals its reports (see
+    ``agent.reporter``).
+    """
 
     stack: str
     node: str
@@ -75,6 +79,7 @@ class AgentConfig:
     session_ttl_seconds: float = 10.0
     patience_seconds: float = 30.0
     home: str = ""
+    few_nodes: int = FEW_NODES
 
 
 class NodeAgent:
@@ -243,7 +248,7 @@ class NodeAgent:
                     reporter.run(
                         lease.session,
                         lock_value=lease.value,
-                        signals=lambda: self._specs.node_count > FEW_NODES,
+                        signals=lambda: self._specs.node_count > self.config.few_nodes,
                         on_new_log=orders.begin_anew,
                     )
                 )

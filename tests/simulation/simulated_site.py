@@ -19,6 +19,7 @@ from story import Plan
 
 from citadel_consul.agent.agent import AgentConfig, NodeAgent
 from citadel_consul.agent.chronicle import Entry
+from citadel_consul.agent.reporter import FEW_NODES
 from citadel_consul.backends.fake import FakeBackend
 from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.client import ConsulClient
@@ -148,7 +149,13 @@ class Site:
         await Orchestrator(self.client(node, process), config, wall=self.loop.wall).run()
 
     async def _agent(self, node: str, process: Process) -> None:
-        config = AgentConfig(stack=STACK, node=node, address=self.consul[node].address, home=f"{node}:/var/lib/citadel")
+        config = AgentConfig(
+            stack=STACK,
+            node=node,
+            address=self.consul[node].address,
+            home=f"{node}:/var/lib/citadel",
+            few_nodes=0 if node in self.plan.signalling else FEW_NODES,
+        )
         async with FakeBackend(self.machines[node]) as backend:
             agent = NodeAgent(
                 self.client(node, process),

@@ -67,7 +67,10 @@ class Layout:
 
 @dataclass(slots=True)
 class Plan:
-    """The site. ``layouts`` are what the stack file says, one after the other; ``clocks`` how wrong clocks are."""
+    """The site. ``layouts`` are what the stack file says, one after the other; ``clocks`` how wrong clocks are.
+
+    On ``signalling`` nodes the agent signals its reports, as it would in a stack of many nodes.
+    """
 
     nodes: tuple[str, ...]
     orchestrators: int
@@ -76,6 +79,7 @@ class Plan:
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     clocks: dict[str, float] = field(default_factory=dict)
     defaults: Defaults = DEFAULTS
+    signalling: frozenset[str] = frozenset()
 
     @property
     def services(self) -> tuple[ServiceSpec, ...]:
@@ -97,6 +101,7 @@ def story_of(seed: int) -> Story:
     kind = draw.choice(("plain",) * 10 + ("tight",) * 6 + ("mass",) * 2 + ("flapping",) * 2)
     nodes = tuple(f"n{i}" for i in range(1, draw.randint(2, 3) + 1))
     plan = _plan(draw, kind, nodes)
+    plan.signalling = (frozenset(), frozenset(nodes), frozenset(nodes[:1]))[seed % 3]
     faults = list(_faults(draw, kind, plan))
     happenings = [*faults, *_holds(draw, plan, faults), *_applications(draw, plan), *_wishes(draw, plan)]
     over = max((h.at + h.seconds for h in happenings), default=0.0)
