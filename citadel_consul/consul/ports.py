@@ -39,7 +39,7 @@ class Ports:
         used = set(asdict(self).values())
         changes: dict[str, int] = {}
         for name in names:
-            changes[name] = _choose(name, used)
+            changes[name] = _choose(used)
             used.add(changes[name])
         return replace(self, **changes)
 
@@ -67,9 +67,10 @@ def _can_bind(kind: socket.SocketKind, port: int) -> bool:
         return True
 
 
-def _choose(name: str, used: Collection[int]) -> int:
+def _choose(used: Collection[int]) -> int:
     for _ in range(200):
         port = _LOWEST + secrets.randbelow(_COUNT)
-        if port not in used and is_free(name, port):
+        # Both kinds, whatever this one needs: whoever keeps a port for a program that is down holds its datagrams.
+        if port not in used and _can_bind(socket.SOCK_DGRAM, port) and _can_bind(socket.SOCK_STREAM, port):
             return port
     raise ConsulUnavailable(f"no free port for Consul between {_LOWEST} and {_LOWEST + _COUNT} on {LOOPBACK}")
