@@ -572,6 +572,17 @@ def test_what_exited_is_not_started_again_by_the_shutdown_of_another() -> None:
     assert not world.desired[C1].run
 
 
+def test_a_shutdown_that_takes_over_the_stop_of_a_restart_leaves_nothing_to_come_back() -> None:
+    world = up(world_of([spec("a")]))
+    world.behaviours = {A1: Behaviour(stop_after=8.0)}
+    world.request(Kind.RESTART, "a", timeout_seconds=2.0)
+    shutdown = world.request(Kind.SHUTDOWN, "a")
+    world.settle()
+    assert world.state(shutdown) is SUCCEEDED
+    assert not world.desired[A1].wanted
+    assert world.executions == {(A1, 1): 1}
+
+
 # --- what stood in the store is gone ---------------------------------------------------------------------------------
 
 
