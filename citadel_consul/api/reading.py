@@ -19,7 +19,7 @@ from citadel_consul.orchestrator.handover import SERVICE_NAME
 from citadel_consul.rendering.expansion import expand, is_templated
 from citadel_consul.rendering.scope import NodeContext
 from citadel_consul.store.keys import Keys
-from citadel_consul.store.reading import read_state, read_steps
+from citadel_consul.store.reading import checks_of_stack, read_state, read_steps
 from citadel_consul.store.state import StackState, instance_of
 
 
@@ -90,7 +90,7 @@ async def read_findings(client: ConsulClient, snapshot: Snapshot) -> tuple[Check
     """The checks that are not passing of the stack's services, and of the Consul nodes that they are registered on."""
     checks: list[CheckState] = []
     for status in (CRITICAL, WARNING):
-        checks += (await client.health_state(status)).value
+        checks += (await client.health_state(status, filter=checks_of_stack(snapshot.stack))).value
     own = {c for c in checks if instance_of(snapshot.stack, c.service_id) is not None}
     nodes = {c.node for c in own} | set(snapshot.agents)
     relevant = (c for c in checks if c in own or (not c.service_id and c.node in nodes))

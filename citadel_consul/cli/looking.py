@@ -16,6 +16,7 @@ from citadel_consul.core.measurement import Measured
 from citadel_consul.core.model import Instance
 from citadel_consul.core.snapshot import Defaults, Snapshot
 from citadel_consul.errors import PermissionDenied
+from citadel_consul.store.reading import checks_of_stack
 from citadel_consul.store.state import StackState, instance_of
 
 
@@ -51,7 +52,8 @@ async def look(client: ConsulClient, stack: str, defaults: Defaults, *, measure:
 
 async def read_outputs(client: ConsulClient, stack: str) -> Mapping[Instance, tuple[str, ...]]:
     """What each check of the stack that is not passing says, by instance."""
-    checks = [check for state in (CRITICAL, WARNING) for check in (await client.health_state(state)).value]
+    own = checks_of_stack(stack)
+    checks = [check for state in (CRITICAL, WARNING) for check in (await client.health_state(state, filter=own)).value]
     found: dict[Instance, tuple[str, ...]] = {}
     for check in checks:
         instance = instance_of(stack, check.service_id)

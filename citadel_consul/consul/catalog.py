@@ -90,13 +90,21 @@ class Catalog(Endpoint):
     """Methods on the catalog and the health of what is in it. All but the last two are blocking queries on request."""
 
     async def health_state(
-        self, state: str, index: int | None = None, wait_seconds: float | None = None
+        self,
+        state: str,
+        index: int | None = None,
+        wait_seconds: float | None = None,
+        *,
+        filter: str | None = None,  # noqa: A002  # the API's own word
     ) -> Indexed[tuple[CheckState, ...]]:
         """Every check in ``state``: ``passing``, ``warning``, ``critical`` or ``any``."""
         if state not in STATES:
             # Consul answers an unknown state with an empty list.
             raise ValueError(f"no state of a check: {state!r}")
-        return await self._read(_each(check_state), f"/v1/health/state/{state}", blocking(index, wait_seconds))
+        params = blocking(index, wait_seconds)
+        if filter:
+            params.append(("filter", filter))
+        return await self._read(_each(check_state), f"/v1/health/state/{state}", params)
 
     async def health_node(
         self, node: str, index: int | None = None, wait_seconds: float | None = None

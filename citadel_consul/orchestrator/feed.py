@@ -22,6 +22,7 @@ from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.watch import Fresh, Throttle, watch
 from citadel_consul.errors import CitadelError
+from citadel_consul.store.reading import checks_of_stack
 from citadel_consul.store.state import StackState
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ ONE_BY_ONE = 8
 READ_ALL_SECONDS = 60.0
 """How often all reports are read whatever is signalled: a report that somebody else has changed is none's signal."""
 CHECK_BURST, CHECKS_PER_SECOND = 20.0, 10.0
-"""A check that fails is seen at once, and a thousand as often as is of use: each answer holds those of every stack."""
+"""A check that fails is seen at once, and a thousand as often as is of use: those of every stack wake the watch."""
 
 Entries = tuple[KVEntry, ...]
 
@@ -183,8 +184,12 @@ class Feed:
     # --- checks -------------------------------------------------------------------------------------------------
 
     async def _watch_checks(self, status: str) -> None:
-        throttle = Throttle(CHECK_BURST, CHECKS_PER_SECOND)
-        async for news in watch(lambda index, wait: self._client.health_state(status, index, wait), throttle=throttle):
+        own, throttle = checks_of_stack(self._state.keys.stack), Throttle(CHECK_BURST, CHECKS_PER_SECOND)
+
+        async def fetch(index: int | None, wait_seconds: float | None) -> Indexed[tuple[CheckState, ...]]:
+            return await self._client.health_state(status, index, wait_seconds, filter=own)
+
+        async for news in watch(fetch, throttle=throttle):
             if not isinstance(news, Fresh):
                 self._blind.add(status)
                 continue

@@ -76,6 +76,14 @@ def decode_steps(entries: tuple[KVEntry, ...]) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def checks_of_stack(stack: str) -> str:
+    """Consul's filter for the checks of a stack's instances and of nodes: others may have thousands that fail.
+
+    A name is a label, so it means itself in a pattern.
+    """
+    return f'ServiceID == "" or ServiceID matches "^{stack}[.]"'
+
+
 async def list_stacks(client: ConsulClient) -> tuple[str, ...]:
     """The names of the stacks in this Consul."""
     keys = await client.kv_keys(ROOT)
@@ -88,7 +96,7 @@ async def _read_prefix(client: ConsulClient, state: StackState, prefix: str) -> 
 
 
 async def _read_checks(client: ConsulClient, state: StackState, status: str) -> None:
-    listing = await client.health_state(status)
+    listing = await client.health_state(status, filter=checks_of_stack(state.keys.stack))
     state.merge_checks(status, listing.value)
 
 

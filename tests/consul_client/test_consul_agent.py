@@ -9,6 +9,7 @@ from consul_process import ConsulProcess, ConsulSpace
 from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.errors import ConsulRefused, NotFound
+from citadel_consul.store.reading import checks_of_stack
 
 pytestmark = pytest.mark.consul
 
@@ -96,6 +97,34 @@ async def test_the_health_of_a_service_is_its_worst_check(client: ConsulClient) 
     (critical,) = (await client.health_state("critical")).value
     assert (critical.check_id, critical.service_id, critical.service_name) == ("web-1:a", "web-1", "web")
     assert critical.tags == ("v1", "blue")
+
+
+async def test_the_checks_of_a_stack_are_chosen_among_those_of_all(client: ConsulClient) -> None:
+    ids = {"shop.web.n1", "shop-2.web.n1", "other.shop.n1"}
+    for service_id in ids:
+        await client.register_service({"Name": "web", "ID": service_id, "Check": {"TTL": "60s", "Status": "critical"}})
+    await _until_critical(client, ids)
+    own = await client.health_state("critical", filter=checks_of_stack("shop"))
+    assert {check.service_id for check in own.value} == {"shop.web.n1"}
+    own = await client.health_state("critical", filter=checks_of_stack("shop-2"))
+    assert {check.service_id for check in own.value} == {"shop-2.web.n1"}
+
+
+async def test_the_checks_of_nodes_are_chosen_with_those_of_a_stack(client: ConsulClient) -> None:
+    await client.register_check({"ID": "disk", "Name": "disk", "TTL": "60s", "Status": "critical"})
+    await _until_critical(client, {""})
+    (own,) = (await client.health_state("critical", filter=checks_of_stack("shop"))).value
+    assert own.check_id == "disk"
+
+
+async def _until_critical(client: ConsulClient, service_ids: set[str]) -> None:
+    """Wait until the servers know of critical checks of all these: the agent tells them a moment later."""
+    index: int | None = None
+    found: set[str] = set()
+    async with asyncio.timeout(20):
+        while not service_ids <= found:
+            answer = await client.health_state("critical", index, 5.0)
+            index, found = answer.index, {check.service_id for check in answer.value}
 
 
 async def test_an_unknown_state_is_a_mistake_and_not_an_empty_list(client: ConsulClient) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import orjson
@@ -12,7 +13,21 @@ from simulated_store import encoded
 
 Answer = tuple[int, int | None, bytes]
 """Status, index, content."""
-_CLAUSE = re.compile(r'(?:Meta\["(?P<meta>[^"]+)"\]|(?P<field>\w+)) == "(?P<value>[^"]*)"')
+_CLAUSE = re.compile(r'(?:Meta\["(?P<meta>[^"]+)"\]|(?P<field>\w+)) (?P<operator>==|matches) "(?P<value>[^"]*)"')
+
+
+@cache
+def predicate(expression: str) -> Callable[[dict[str, Any]], bool]:
+    """What a filter chooses: clauses joined by ``and``, and such alternatives by ``or``."""
+    alternatives = [list(_CLAUSE.finditer(part)) for part in expression.split(" or ")]
+    return lambda item: any(all(_holds(clause, item) for clause in clauses) for clauses in alternatives)
+
+
+def _holds(clause: re.Match[str], item: dict[str, Any]) -> bool:
+    value = item.get("Meta", {}).get(clause["meta"]) if clause["meta"] else item.get(clause["field"])
+    if clause["operator"] == "matches":
+        return re.search(clause["value"], value or "") is not None
+    return bool(value == clause["value"])
 
 
 class Endpoints:
@@ -60,15 +75,8 @@ class Endpoints:
         return (200, None, b"") if done else (404, None, b"unknown " + name.encode())
 
     def _filtered(self, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        clauses = list(_CLAUSE.finditer(self.query.get("filter", "")))
-
-        def matches(item: dict[str, Any]) -> bool:
-            return all(
-                (item.get("Meta", {}).get(c["meta"]) if c["meta"] else item.get(c["field"])) == c["value"]
-                for c in clauses
-            )
-
-        return {name: item for name, item in found.items() if matches(item)}
+        chosen = predicate(self.query.get("filter", ""))
+        return {name: item for name, item in found.items() if chosen(item)}
 
     # --- the servers -----------------------------------------------------------------------------------------------
 
@@ -81,7 +89,8 @@ class Endpoints:
             return self._look_at_keys(rest), "kv"
         if path.startswith("health/state/"):
             state = path.rpartition("/")[2]
-            return lambda: (store.checks_index, store.checks_in(state)), "health"
+            chosen = predicate(self.query.get("filter", ""))
+            return lambda: (store.checks_index, [c for c in store.checks_in(state) if chosen(c)]), "health"
         if path.startswith("health/service/"):
             return self._look_at_service(path.rpartition("/")[2]), "health"
         if path.startswith("health/node/"):

@@ -20,6 +20,7 @@ from test_consul_agent import (  # noqa: F401  # collected here as well, over ot
     test_an_unknown_state_is_a_mistake_and_not_an_empty_list,
     test_feeding_a_check_that_the_agent_does_not_have_is_told_from_an_outage,
     test_registering_again_keeps_other_checks_unless_told_to_replace_them,
+    test_the_checks_of_a_stack_are_chosen_among_those_of_all,
     test_what_is_not_registered_can_be_deregistered,
 )
 from test_consul_kv import (  # noqa: F401  # collected here as well, over other fixtures
