@@ -324,6 +324,24 @@ def test_rollback_undoes_in_reverse_order_exactly_what_the_operation_started() -
     assert world.heads[operation_id].detail == "start of y@n1: it exited, undone"
 
 
+def test_rollback_stops_nothing_under_a_start_that_it_takes_back_before_the_agent_has_told_of_it() -> None:
+    world = world_of([spec("a"), spec("b"), spec("x", nodes=("n2",))], Edge("b", "a"))
+    world.behaviours = {Instance("x", "n2"): Behaviour(ready_after=None)}
+    operation_id = world.request(Kind.STARTUP, on_failure=OnFailure.ROLLBACK)
+    world.lead()
+    world.tick()
+    world.tick(1.0)
+    world.lead()
+    assert world.desired[B1].run
+    world.kill(Instance("x", "n2"))
+    world.lead()
+    assert not world.desired[B1].run
+    assert world.desired[A1].run, "what is below it goes when its agent has said that it is down"
+    world.settle()
+    assert world.running() == set()
+    assert world.state(operation_id) is FAILED
+
+
 def test_rollback_also_undoes_a_start_whose_order_outlived_the_leader_that_gave_it() -> None:
     world = world_of([spec(n) for n in "ab"])
     world.behaviours = {A1: Behaviour(cannot_start=True)}

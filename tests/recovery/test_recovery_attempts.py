@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 from clinic import Behaviour, Clinic, clinic_of, crashing, patient
@@ -129,6 +130,16 @@ def test_a_repair_that_fails_forgives_nothing() -> None:
     operation = clinic.request(Kind.RECOVER, "a")
     clinic.pass_time(60.0)
     assert clinic.state(operation) is OperationState.FAILED
+    assert clinic.incident("a").state is IncidentState.GAVE_UP
+    assert len(clinic.automatic()) == 2
+
+
+def test_a_repair_before_the_incident_forgives_nothing_by_whatever_clock_it_ended() -> None:
+    clinic = clinic_of([patient("a", attempts=2)])
+    ((startup, head),) = clinic.heads.items()
+    clinic.heads[startup] = replace(head, ended_at=clinic.now + 0.5)  # the clock of that leader was ahead
+    loop(clinic, "a", crashing())
+    clinic.pass_time(60.0)
     assert clinic.incident("a").state is IncidentState.GAVE_UP
     assert len(clinic.automatic()) == 2
 

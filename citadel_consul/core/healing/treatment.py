@@ -166,7 +166,11 @@ def _open(ward: Ward, service: str, failures: list[Failure]) -> Incident:
     ward.turn.record("incident-opened", f"{service} fails: {incident.detail}{reach}", service=service)
     ward.put(incident)
     _claim(ward, incident)
-    return pardon(ward, incident)
+    incident = pardon(ward, incident)
+    ahead = ward.repaired_at(service, now)
+    if ahead is not None:  # by the clock of an earlier leader, which is ahead of ours: it was before this incident
+        incident = ward.put(replace(incident, forgiven_at=ahead))
+    return incident
 
 
 def _claim(ward: Ward, incident: Incident) -> None:
