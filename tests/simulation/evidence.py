@@ -68,6 +68,10 @@ class Evidence:
     """When Consul last had it that an instance is what a condition asks for; infinite as long as it has."""
     orders: dict[Instance, dict[int, Order]] = field(default_factory=lambda: defaultdict(dict))
     chunks: dict[str, dict[str, list[Document]]] = field(default_factory=lambda: defaultdict(dict))
+    lapses: dict[str, dict[tuple[str, float], float]] = field(default_factory=lambda: defaultdict(dict))
+    """By service: when Consul was first told of a lapse, which the node and the moment tell."""
+    now: float = 0.0
+    """When the last write was."""
 
     # --- what happens ----------------------------------------------------------------------------------------------
 
@@ -86,6 +90,7 @@ class Evidence:
 
     def take(self, operations: Iterable[Document], sender: Process | None, sent_at: float, now: float) -> list[Write]:
         """Take a transaction that Consul has carried out; returns its writes, heads and incidents first."""
+        self.now = now
         writes = [w for op in operations for w in self._writes_of(op, sender, sent_at)]
         writes.sort(key=lambda write: write.key.startswith((self.keys.desired, self.keys.events)))
         for write in writes:
@@ -125,6 +130,8 @@ class Evidence:
     def _note_observed(self, node: str, write: Write, now: float) -> None:
         for service, seen in (write.document or {}).get("instances", {}).items():
             instance = Instance(service, node)
+            for at in seen.get("lapses", ()):
+                self.lapses[service].setdefault((node, at), now)
             healthy = seen["phase"] == "ready"
             started = seen["phase"] in ("starting", "ready")
             for condition, met in ((Condition.HEALTHY, healthy), (Condition.STARTED, started)):
@@ -134,6 +141,19 @@ class Evidence:
                     self.told[instance, condition] = now
 
     # --- what is asked ---------------------------------------------------------------------------------------------
+
+    def known_lapses(self, service: str, settle_seconds: float) -> list[float]:
+        """The lapses that stand in the reports of its nodes, and that every leader has had the time to read of."""
+        told = self.lapses[service]
+        reports = [
+            (key.removeprefix(self.keys.observed), d) for key, d in self.documents.items() if self._is_report(key)
+        ]
+        return [
+            at
+            for node, document in reports
+            for at in document.get("instances", {}).get(service, {}).get("lapses", ())
+            if self.now >= told[node, at] + settle_seconds
+        ]
 
     def settled_edges(self, now: float) -> list[Edge]:
         """The edges that every leader knows by now."""

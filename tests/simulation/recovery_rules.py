@@ -124,10 +124,7 @@ class RecoveryRules:
         marks = [before[name] for name in ("last_attempt_at", "forgiven_at") if before.get(name) is not None]
         marks += [o["ended_at"] for o in self._repairs(service)]
         began, now = max(marks, default=float("-inf")), head["requested_at"]
-        lapses = []
-        for key, document in self._evidence.documents.items():
-            if key.startswith(self._evidence.keys.observed):
-                lapses += document.get("instances", {}).get(service, {}).get("lapses", ())
+        lapses = self._evidence.known_lapses(service, SETTLE_SECONDS)
         told = [at for at in lapses if began < at <= now - SETTLE_SECONDS]
         return is_flapping(told, now, self._defaults.flap_limit, self._defaults.flap_half_life_seconds)
 

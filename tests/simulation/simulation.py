@@ -27,6 +27,7 @@ from story import Happening, Layout, Story
 from wishing import Operator
 
 from citadel_consul.agent.chronicle import Entry
+from citadel_consul.core.incident import STACK as ALL_OF_IT
 from citadel_consul.core.operation import Kind, Operation
 from citadel_consul.core.snapshot import Defaults
 from citadel_consul.errors import CitadelError
@@ -66,6 +67,7 @@ class Telling:
         self.site = Site(loop, random.Random(story.seed + 1), story.plan, self._hear, self._accuse)
         self._judge = Judge(loop, self.site.keys, story.plan.defaults, self._accuse)
         self._operator = Operator(self.site)
+        self._released: set[str] = set()
         self.faults = Faults(loop, self.site, self.say)
         for machine in self.site.machines.values():
             machine.on_stop, machine.on_second = self._judge.stopped, self._judge.started_twice
@@ -193,11 +195,20 @@ class Telling:
         except CitadelError as error:
             return [f"liveness: Consul cannot be read: {error}"]
         operations = state.all_operations()
-        last = max((op for op in operations if op.targets == ("all",)), key=lambda op: op.id, default=None)
+        self._go_on(state)
+        wishes = [op for op in operations if op.targets == ("all",) and op.kind is not Kind.RECOVER]
+        last = max(wishes, key=lambda op: op.id, default=None)
         if last is None:
             return [*self._unfinished(operations), "liveness: nobody's wish is known"]
         up = last.kind is Kind.STARTUP
         return [*self._unfinished(operations), *self._misplaced(state, up), *(self._unfound(state) if up else ())]
+
+    def _go_on(self, state: StackState) -> None:
+        """What the operator does once who is told that nothing is recovered any more, since too much failed at once."""
+        brake = state.snapshot().incidents.get(ALL_OF_IT)
+        if brake is not None and not brake.over and brake.id not in self._released:
+            self._released.add(brake.id)
+            self._operator.wish(Happening(0.0, str(Kind.RECOVER), "all"))
 
     def _unfinished(self, operations: tuple[Operation, ...]) -> Iterator[str]:
         """I4: every operation ends, and none is lost."""
