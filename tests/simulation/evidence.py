@@ -144,13 +144,11 @@ class Evidence:
 
     def known_lapses(self, service: str, settle_seconds: float) -> list[float]:
         """The lapses that stand in the reports of its nodes, and that every leader has had the time to read of."""
-        told = self.lapses[service]
-        reports = [
-            (key.removeprefix(self.keys.observed), d) for key, d in self.documents.items() if self._is_report(key)
-        ]
+        told, prefix = self.lapses[service], self.keys.observed
+        reports = {key.removeprefix(prefix): d for key, d in self.documents.items() if key.startswith(prefix)}
         return [
             at
-            for node, document in reports
+            for node, document in reports.items()
             for at in document.get("instances", {}).get(service, {}).get("lapses", ())
             if self.now >= told[node, at] + settle_seconds
         ]
