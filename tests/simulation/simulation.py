@@ -195,12 +195,13 @@ class Telling:
         except CitadelError as error:
             return [f"liveness: Consul cannot be read: {error}"]
         operations = state.all_operations()
-        self._go_on(state)
         wishes = [op for op in operations if op.targets == ("all",) and op.kind is not Kind.RECOVER]
         last = max(wishes, key=lambda op: op.id, default=None)
         if last is None:
             return [*self._unfinished(operations), "liveness: nobody's wish is known"]
         up = last.kind is Kind.STARTUP
+        if up:
+            self._go_on(state)
         return [*self._unfinished(operations), *self._misplaced(state, up), *(self._unfound(state) if up else ())]
 
     def _go_on(self, state: StackState) -> None:
