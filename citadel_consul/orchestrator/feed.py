@@ -14,20 +14,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Collection
+import random
+from collections.abc import AsyncGenerator, Callable, Collection, Set
+from dataclasses import dataclass
 
 from citadel_consul.consul.api import Indexed
 from citadel_consul.consul.catalog import CheckState
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
-from citadel_consul.consul.watch import Fresh, Throttle, watch
+from citadel_consul.consul.watch import Backoff, Fresh, Throttle, watch
 from citadel_consul.errors import CitadelError
 from citadel_consul.store.reading import checks_of_stack
 from citadel_consul.store.state import StackState
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 0.2
+_BACKOFF = Backoff()
 ONE_BY_ONE = 8
 """Up to so many reports are read one by one, and all at once beyond that."""
 READ_ALL_SECONDS = 60.0
@@ -38,20 +40,38 @@ CHECK_BURST, CHECKS_PER_SECOND = 20.0, 10.0
 Entries = tuple[KVEntry, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """The reports that are to be read: those of ``nodes``, or all; ``restarted`` if ages say nothing any more."""
+
+    nodes: Set[str] = frozenset()
+    everything: bool = False
+    restarted: bool = False
+
+    def __add__(self, other: Unread) -> Unread:
+        return Unread(self.nodes | other.nodes, self.everything or other.everything, self.restarted or other.restarted)
+
+
 class Feed:
     """Keeps a :class:`StackState` up to date while :meth:`run` runs, and rings ``bell`` at each change."""
 
-    def __init__(self, client: ConsulClient, state: StackState, bell: asyncio.Event) -> None:
+    def __init__(
+        self,
+        client: ConsulClient,
+        state: StackState,
+        bell: asyncio.Event,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self._client = client
         self._state = state
         self._bell = bell
+        self._jitter = jitter
         self._blind: set[str] = set()
         self._rewritten = False
         self._signal = asyncio.Event()
-        self._moved: set[str] = set()
-        """The nodes whose reports are to be read."""
-        self._everything = False
-        self._restarted = False
+        self._unread = Unread()
+        self._failures = 0
+        """How often in a row what is unread could not be read."""
 
     @property
     def blind(self) -> frozenset[str]:
@@ -100,7 +120,7 @@ class Feed:
 
     def _take(self, prefix: str, news: Fresh[Entries]) -> None:
         self._rewritten |= news.restarted
-        if self._state.merge(prefix, news.index, news.value, restarted=news.restarted):
+        if self._state.merge(prefix, news.index, news.value, restarted=news.restarted) or news.restarted:
             self._bell.set()
 
     # --- reports ------------------------------------------------------------------------------------------------
@@ -110,18 +130,17 @@ class Feed:
         keys = self._state.keys
         seen: dict[str, int] = {}
         async for news in self._listings(keys.agents):
-            self._everything |= news.restarted
-            self._restarted |= news.restarted
+            self._unread += Unread(everything=news.restarted, restarted=news.restarted)
             for entry in news.value:
                 node = entry.key.removeprefix(keys.agents)
                 known = (seen.get(entry.key), self._state.observed.index_of(keys.observed_of(node)))
                 if entry.modify_index not in known:
-                    self._moved.add(node)
+                    self._unread += Unread({node})
             seen = {entry.key: entry.modify_index for entry in news.value}
             before = self._present()
             self._rewritten |= news.restarted
             self._state.merge(keys.agents, news.index, news.value, restarted=news.restarted)
-            if self._present() != before:  # a signal alone is no news: the report that it is about is
+            if news.restarted or self._present() != before:  # a signal alone is no news: the report that it is about is
                 self._bell.set()
             self._signal.set()
 
@@ -151,33 +170,38 @@ class Feed:
             async with asyncio.timeout(READ_ALL_SECONDS):
                 await self._signal.wait()
         except TimeoutError:
-            self._everything = True
+            self._unread += Unread(everything=True)
         self._signal.clear()
-        moved, self._moved = self._moved, set()
+        unread, self._unread = self._unread, Unread()
         try:
-            if self._everything or len(moved) > ONE_BY_ONE:
-                await self._read_all()
+            if unread.everything or len(unread.nodes) > ONE_BY_ONE:
+                await self._read_all(restarted=unread.restarted)
             else:
-                await self._read_each(moved)
+                await self._read_each(unread.nodes)
         except CitadelError as error:
-            log.info("reports of node agents could not be read, trying again: %s", error)
+            if not self._failures:
+                log.info("reports of node agents could not be read, trying again: %s", error)
+            self._failures += 1
             self._blind.add(self._state.keys.observed)
-            self._moved |= moved
-            await asyncio.sleep(RETRY_SECONDS)
+            self._unread += unread
+            await asyncio.sleep(_BACKOFF.seconds(self._failures, error, self._jitter()))
             self._signal.set()
         else:
+            self._failures = 0
             self._blind.discard(self._state.keys.observed)
 
-    async def _read_all(self) -> None:
+    # A server that has not heard yet that it was deposed would answer with an older report than the one that was
+    # signalled, and nothing would come after it. Hence the consistent reads; a watch has its index for that.
+
+    async def _read_all(self, *, restarted: bool) -> None:
         prefix = self._state.keys.observed
-        listing = await self._client.kv_list(prefix)
-        self._take(prefix, Fresh(listing.index, listing.value, self._restarted))
-        self._everything = self._restarted = False
+        listing = await self._client.kv_list(prefix, consistent=True)
+        self._take(prefix, Fresh(listing.index, listing.value, restarted))
 
     async def _read_each(self, nodes: Collection[str]) -> None:
         keys = self._state.keys
-        for node in nodes:
-            entry = await self._client.kv_get(keys.observed_of(node))
+        for node in sorted(nodes):
+            entry = await self._client.kv_get(keys.observed_of(node), consistent=True)
             if entry is not None and self._state.refresh(keys.observed, entry):
                 self._bell.set()
 

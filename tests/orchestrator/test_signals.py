@@ -12,10 +12,12 @@ from consul_process import ConsulSpace
 from citadel_consul.agent.reporter import Reporter
 from citadel_consul.consul.address import parse_address
 from citadel_consul.consul.client import ConsulClient
+from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.transaction import lock
 from citadel_consul.core.lifecycle import Observed, Phase
 from citadel_consul.core.model import Instance
 from citadel_consul.core.snapshot import Defaults
+from citadel_consul.errors import ConsulUnavailable
 from citadel_consul.orchestrator.feed import Feed
 from citadel_consul.store import documents
 from citadel_consul.store.documents import AgentRecord
@@ -59,12 +61,26 @@ async def nodes(consul: ConsulSpace) -> AsyncIterator[Nodes]:
             await client.session_destroy(session)
 
 
+class Shaky(ConsulClient):
+    """A client whose reads of single keys fail a few times, and that notes which are answered by a sure leader."""
+
+    failing = 0
+    sure: bool | None = None
+
+    async def kv_get(self, key: str, *, consistent: bool = False) -> KVEntry | None:
+        self.sure = consistent if self.sure is None else self.sure and consistent
+        if self.failing:
+            self.failing -= 1
+            raise ConsulUnavailable("it does not answer")
+        return await super().kv_get(key, consistent=consistent)
+
+
 @asynccontextmanager
-async def leader(nodes: Nodes) -> AsyncIterator[tuple[StackState, asyncio.Event]]:
+async def leader(nodes: Nodes, client: ConsulClient | None = None) -> AsyncIterator[tuple[StackState, asyncio.Event]]:
     """What a leader knows, kept up to date by its feed."""
     state = await read_state(nodes.client, nodes.keys.stack, Defaults())
     bell = asyncio.Event()
-    task = asyncio.ensure_future(Feed(nodes.client, state, bell).run())
+    task = asyncio.ensure_future(Feed(client or nodes.client, state, bell).run())
     try:
         yield state, bell
     finally:
@@ -118,6 +134,22 @@ async def test_the_leader_reads_what_moved_once_all_signal(nodes: Nodes) -> None
             node = NODES[generation % len(NODES)]
             nodes.report(node, generation)
             await until_seen(known, node, generation)
+
+
+async def test_a_signalled_report_that_cannot_be_read_is_read_later(nodes: Nodes, consul: ConsulSpace) -> None:
+    async with (
+        Shaky(parse_address(consul.address)) as shaky,
+        leader(nodes, shaky) as known,
+        reporting(nodes),
+    ):
+        for node in NODES:
+            await until_seen(known, node, 1)
+        assert known[0].reports_are_signalled()
+        shaky.sure, shaky.failing = None, 3
+        nodes.report("n2", 2)
+        await until_seen(known, "n2", 2)
+        assert shaky.failing == 0
+        assert shaky.sure, "a server that was deposed could answer with the report before"
 
 
 async def test_an_agent_of_an_earlier_version_among_them_is_heard_as_well(nodes: Nodes) -> None:
