@@ -34,6 +34,7 @@ def _assert_finished_without_a_second_life(site: Site) -> None:
     assert violations(site.chronicle(), EDGES) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("step", STEPS)
 def test_dev_that_is_killed_is_finished_by_the_next(site: Site, step: str) -> None:
     site.diamond()
@@ -52,7 +53,14 @@ def test_dev_that_is_killed_while_consul_starts_leaves_no_second_consul(site: Si
     _assert_finished_without_a_second_life(site)
 
 
-@pytest.mark.parametrize("step", ["… start base", "✔ start left", "are up"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param("… start base", marks=pytest.mark.long),
+        "✔ start left",
+        pytest.param("are up", marks=pytest.mark.long),
+    ],
+)
 def test_dev_and_consul_that_are_killed_together_are_finished_by_the_next(site: Site, step: str) -> None:
     site.diamond()
     first = site.dev()

@@ -85,6 +85,7 @@ def test_what_was_handed_back_is_taken_over_again_as_it_runs(real: World) -> Non
     assert real.running_pids() == before
 
 
+@pytest.mark.long
 def test_a_request_outlives_the_leader_and_the_agent(real: World) -> None:
     before = running(real)
     for process in real.processes:

@@ -116,6 +116,7 @@ def test_stepping_down_without_a_standby_is_refused(world: World) -> None:
     assert "standing by: nobody" in shown.stdout
 
 
+@pytest.mark.long
 def test_a_starved_machine_does_not_depose_its_leader(world: World) -> None:
     """Every core is busy with other processes for a while, at the default settings."""
     _two_orchestrators(world)
@@ -138,6 +139,7 @@ def test_a_starved_machine_does_not_depose_its_leader(world: World) -> None:
             burner.wait()
 
 
+@pytest.mark.long
 def test_a_slow_consul_does_not_depose_the_leader(world: World) -> None:
     """Every call is answered 300 ms late, at the default settings."""
     seconds = float(os.environ.get("CITADEL_STARVE_SECONDS", "8"))
