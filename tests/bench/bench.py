@@ -51,11 +51,11 @@ class Plan:
     graphs: Mapping[str, Sequence[str]]
     """The managers of each graph."""
     cycles: int = 3
-    deaths: int = 60
-    unit_deaths: int = 30
+    deaths: int = 100
+    unit_deaths: int = 100
     """Of units of systemd; 0 leaves them out."""
     peer_deaths: int = 10
-    failovers: int = 25
+    failovers: int = 50
     cases: Sequence[str] = tuple(CASES)
     peer_failovers: int = 3
     """Trials of `consul lock` and of Patroni, side by side, since they only wait; 0 leaves both out."""

@@ -29,19 +29,20 @@ SETTLE_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """A fault of the leader, and the size of its stack."""
+    """A fault of the leader, the size of its stack, and how long a leader may be silent."""
 
     label: str
     number: signal.Signals
     services: int = 0
-    share_of_trials: float = 1.0
+    check_ttl: str = "2s"
 
 
 CASES = {
     "kill": Case("citadel, kill -9", signal.SIGKILL),
-    "kill500": Case("citadel, kill -9, 500 services in the stack", signal.SIGKILL, services=500, share_of_trials=0.4),
-    "term": Case("citadel, SIGTERM", signal.SIGTERM, share_of_trials=0.4),
-    "stop2s": Case("citadel, SIGSTOP, default 2 s TTL", signal.SIGSTOP, share_of_trials=0.4),
+    "kill500": Case("citadel, kill -9, 500 services in the stack", signal.SIGKILL, services=500),
+    "term": Case("citadel, SIGTERM", signal.SIGTERM),
+    "stop1s": Case("citadel, SIGSTOP, 1 s TTL", signal.SIGSTOP, check_ttl="1s"),
+    "stop2s": Case("citadel, SIGSTOP, default 2 s TTL", signal.SIGSTOP),
 }
 
 
@@ -59,8 +60,9 @@ async def next_leader(client: ConsulClient, keys: Keys, known: frozenset[str]) -
 class Pair:
     """A leader and a standby, renewed after each trial."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, check_ttl: str) -> None:
         self._world = world
+        self._check_ttl = check_ttl
         self._count = 0
         self.leader = self._start()
         world.until_led(30)
@@ -68,7 +70,7 @@ class Pair:
 
     def _start(self) -> Process:
         self._count += 1
-        return self._world.orchestrator(f"o{self._count}")
+        return self._world.orchestrator(f"o{self._count}", CITADEL_LEADER_CHECK_TTL=self._check_ttl)
 
     def succeed(self) -> None:
         """The standby leads now: give it a standby of its own."""
@@ -105,8 +107,8 @@ async def measure(world: World, pair: Pair, number: signal.Signals, trials: int)
 
 
 def measure_failovers(consul: str, folder: Path, cases: Iterable[str], trials: int) -> list[Figure]:
-    """A figure for each of ``cases``."""
-    return [_measure_case(consul, folder, name, max(1, round(trials * CASES[name].share_of_trials))) for name in cases]
+    """A figure of so many trials for each of ``cases``."""
+    return [_measure_case(consul, folder, name, trials) for name in cases]
 
 
 def _measure_case(consul: str, folder: Path, name: str, trials: int) -> Figure:
@@ -115,4 +117,4 @@ def _measure_case(consul: str, folder: Path, name: str, trials: int) -> Figure:
     with World(consul, place, f"bench-{name}", dict(os.environ)) as world:
         if case.services:
             world.apply([world.tiny(f"s{n}") for n in range(case.services)], [])
-        return summary(case.label, asyncio.run(measure(world, Pair(world), case.number, trials)))
+        return summary(case.label, asyncio.run(measure(world, Pair(world, case.check_ttl), case.number, trials)))
