@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from real_world import World
 
 from citadel_consul.consul.client import ConsulClient
