@@ -11,11 +11,13 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,20 +105,35 @@ def quick_plan() -> Plan:
     return Plan(frozenset(SECTIONS), graphs, 2, 15, 0, 3, 5, ("kill",), 0)
 
 
-async def run(plan: Plan, folder: Path) -> Results:
-    """Measure what is planned, one thing at a time, on one Consul server that keeps its data on disk."""
+def run(plan: Plan, folder: Path) -> Results:
+    """Measure what is planned, one thing at a time, on one Consul server that keeps its data on disk.
+
+    In the main thread: an exception that a signal raises there takes down what runs.
+    """
     binary, began = find_consul(report=lambda line: print(line, file=sys.stderr)), time.monotonic()
     results = Results(machine=_machine(binary))
-    async with EmbeddedConsul(folder / "consul", binary, ports=free_ports()) as consul:
+    with _consul(folder, binary) as consul:
         if "start" in plan.sections:
-            results.floors = await measure_floors(consul.address)
-            await asyncio.to_thread(_starts, results, plan, consul.address, folder)
+            results.floors = asyncio.run(measure_floors(consul))
+            _starts(results, plan, consul, folder)
         if "death" in plan.sections:
-            await asyncio.to_thread(_deaths, results, plan, consul.address, folder)
+            _deaths(results, plan, consul, folder)
         if "failover" in plan.sections:
-            await asyncio.to_thread(_failovers, results, plan, consul.address, binary, folder)
+            _failovers(results, plan, consul, binary, folder)
     results.machine |= {"load_average_after": round(os.getloadavg()[0], 1), "seconds": round(time.monotonic() - began)}
     return results
+
+
+@contextmanager
+def _consul(folder: Path, binary: ConsulBinary) -> Iterator[str]:
+    """The address of a server that runs for the time of the block."""
+    server = EmbeddedConsul(folder / "consul", binary, ports=free_ports())
+    with asyncio.Runner() as runner:
+        runner.run(server.start())
+        try:
+            yield server.address
+        finally:
+            runner.run(server.stop())
 
 
 def _machine(binary: ConsulBinary) -> dict[str, object]:
@@ -236,8 +253,10 @@ def main() -> None:
     )
     options = parser.parse_args()
     plan = chosen(options)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the shell has those behind an & ignore it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bin/bench: terminated"))
     with tempfile.TemporaryDirectory(prefix="citadel-bench-") as folder:
-        results = asyncio.run(run(plan, Path(folder)))
+        results = run(plan, Path(folder))
     tables = tables_of(results)
     print("\n\n".join(f"{name}:\n{table}" for name, table in tables.items()))
     if options.json:
