@@ -1,18 +1,20 @@
-"""An orchestrator, as ``citadel orchestrator`` is, that also writes down how long each look at the stack took.
+"""An orchestrator, as ``citadel orchestrator`` is, that also writes down each of its decisions.
 
-``scale_leader.py RECORD orchestrator …``: to the file RECORD it appends, for each call of ``decide``, the moment (unix
-seconds) and the seconds that it took, as two doubles of the machine.
+``scale_leader.py RECORD orchestrator …``: to the file RECORD it appends, for each call of ``decide``, a line of JSON:
+``[at, took, [[service, node], …]]``, the moment of its end (unix seconds), the seconds that it took, and what it
+ordered to run.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 import sys
 import time
 
+import orjson
+
 from citadel_consul.cli.main import main
-from citadel_consul.core.actions import Action
+from citadel_consul.core.actions import Action, SetDesired
 from citadel_consul.core.decide import decide
 from citadel_consul.core.snapshot import Snapshot
 from citadel_consul.orchestrator import loop
@@ -25,7 +27,9 @@ def record_decisions(path: str) -> None:
     def timed(snapshot: Snapshot, now: float) -> list[Action]:
         began = time.perf_counter()
         actions = decide(snapshot, now)
-        os.write(record, struct.pack("dd", time.time(), time.perf_counter() - began))
+        took = time.perf_counter() - began
+        starts = [[*action.instance] for action in actions if isinstance(action, SetDesired) and action.desired.run]
+        os.write(record, orjson.dumps([time.time(), took, starts]) + b"\n")
         return actions
 
     setattr(loop, "decide", timed)  # noqa: B010  # it is no part of what the module offers

@@ -3,8 +3,8 @@
 The agents are the real ones, on machines without processes (``backends.fake``) and over stand-ins for their Consul
 client agents (``scale_client_agent``). Commands come as JSON lines on standard input, and each is answered by one line:
 ``{"rate": 50, "seconds": 60, "population": 0}`` kills so many instances a second, drawn from a population of so many
-(0: from all), waits until all are back, and tells of each death when the order to start again reached the node agent,
-when it was carried out, and when the instance was ready again.
+(0: from all), waits until all are back, and tells of each death who died when (unix seconds), and after how many
+seconds the order to start again had reached the node agent, was carried out, and the instance was ready again.
 """
 
 from __future__ import annotations
@@ -59,13 +59,19 @@ class Willing(Prober):
 
 @dataclass(slots=True)
 class Death:
-    """What became of one death: moments on the monotonic clock, NaN as long as there is none."""
+    """What became of one death: moments on the monotonic clock, NaN as long as there is none; ``wall`` is unix time."""
 
     stack: str
     instance: Instance
+    wall: float
     at: float
-    decided_at: float = float("nan")
+    ordered_at: float = float("nan")
     executed_at: float = float("nan")
+
+    def told(self, ready_at: float) -> list[Any]:
+        """Who, when, and after how many seconds what had happened."""
+        after = [moment - self.at for moment in (self.ordered_at, self.executed_at, ready_at)]
+        return [self.stack, *self.instance, self.wall, *after]
 
 
 class Ledger(Chronicle):
@@ -95,7 +101,7 @@ class Machine(FakeMachine):
     def begin(self, launch: Launch) -> Life:
         death = self._site.waiting.get((self._stack, launch.instance))
         if death is not None:
-            death.decided_at, death.executed_at = self.ordered_at, time.monotonic()
+            death.ordered_at, death.executed_at = self.ordered_at, time.monotonic()
         return super().begin(launch)
 
     def note(self, what: str, life: Life) -> None:
@@ -141,7 +147,7 @@ class LiveSite:
         self.ready.discard((stack, instance))
         for service in self._concerned(stack, instance.service):
             self.busy[stack, service] = self.busy.get((stack, service), 0) + 1
-        self.waiting[stack, instance] = Death(stack, instance, time.monotonic())
+        self.waiting[stack, instance] = Death(stack, instance, time.time(), time.monotonic())
         self.machines[stack, instance.node].end(instance)
 
     async def all_back(self) -> None:
@@ -182,13 +188,10 @@ async def churn(live: LiveSite, rate: float, seconds: float, population: int) ->
             await live.all_back()
     left = len(live.waiting)
     return {
-        "deaths": len(live.done),
         "seconds": took,
         "missed": missed,
         "left": left,
-        "decided": [death.decided_at - death.at for death, _ in live.done],
-        "executed": [death.executed_at - death.at for death, _ in live.done],
-        "ready": [at - death.at for death, at in live.done],
+        "told": [death.told(ready_at) for death, ready_at in live.done],
     }
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
+import orjson
 import psutil  # type: ignore[import-untyped]
 from figures import percentile
 from scale_site import Site
@@ -36,6 +36,7 @@ SETTLE_SECONDS = 3.0
 CALM_SECONDS = 13.0
 """An incident closes ten seconds after its service is well again, and that is a part of what it costs."""
 EMPTY = "scale-empty"
+NODES = "nodes"
 NO_BRAKE = {"CITADEL_RECOVERY_BRAKE_SERVICES": "1000000", "CITADEL_RECOVERY_BRAKE_SHARE": "1"}
 """Ten deaths a second are what the brake is there for, and not what is to be measured."""
 CONSUL_CONFIG = {"limits": {"http_max_conns_per_client": 8000}, "ui": False}
@@ -45,8 +46,9 @@ CONSUL_CONFIG = {"limits": {"http_max_conns_per_client": 8000}, "ui": False}
 class Churn:
     """``rate`` deaths a second for ``seconds``, of ``population`` instances (0: all), and what each came to.
 
-    Milliseconds: from a death until the order to start again was at the node agent (``reaction``), of ``decide``, and
-    of CPU for each death, of all leaders and of Consul. ``busy`` is the CPU of one orchestrator in percent of a core.
+    Milliseconds: from a death until its leader had decided what to do (``decision``), until the order to start again
+    was at the node agent (``reaction``), of ``decide``, and of CPU for each death, of all leaders and of Consul.
+    ``busy`` is the CPU of one orchestrator in percent of a core.
     """
 
     rate: float
@@ -55,6 +57,9 @@ class Churn:
     deaths: int
     missed: int
     left: int
+    decision_p50: float
+    decision_p95: float
+    decision_p99: float
     reaction_p50: float
     reaction_p95: float
     reaction_p99: float
@@ -66,6 +71,7 @@ class Churn:
     consul_cpu_ms: float
     busy: float
     consul_busy: float
+    nodes_busy: float
     raft_writes_per_second: float
     consul_bytes_per_second: float
 
@@ -93,6 +99,27 @@ class Size:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class Told(NamedTuple):
+    """What a node agent's process tells of one death; seconds after it, from ``ordered`` on (see ``scale_nodes``)."""
+
+    stack: str
+    service: str
+    node: str
+    wall: float
+    ordered: float
+    executed: float
+    ready: float
+
+
+class Decision(NamedTuple):
+    """A look of a leader at its stack: when, how long it took (seconds), and what it ordered to run."""
+
+    stack: str
+    at: float
+    took: float
+    starts: list[tuple[str, str]]
 
 
 @dataclass(slots=True)
@@ -163,6 +190,7 @@ class Running:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, limit=1 << 26,
             )  # fmt: skip
         try:
+            self._processes[NODES] = psutil.Process(self._nodes.pid)
             await self._answer()
             yield
         finally:
@@ -226,29 +254,39 @@ class Running:
         busy = await self.reading()
         await asyncio.sleep(calm)
         after = await self.reading()
-        took, deaths = busy.at - before.at, max(1, answer["deaths"])
+        told = [Told(*each) for each in answer["told"]]
+        took, deaths = busy.at - before.at, max(1, len(told))
         idle_seconds = (size.idle * self.site.stacks / 100.0) * (after.at - before.at)
         leaders = sum(after.cpu[name] - before.cpu[name] for name in self.site.names) - idle_seconds
         consul = after.cpu["consul"] - before.cpu["consul"] - size.idle_consul / 100.0 * (after.at - before.at)
-        decided, ready = _milliseconds(answer["decided"]), _milliseconds(answer["ready"])
-        decisions = _milliseconds(self._decisions(before.at, busy.at))
+        decisions = self._decisions(before.at, after.at)
+        reactions, decided = _milliseconds(each.ordered for each in told), _milliseconds(_decided(told, decisions))
+        looks = _milliseconds(decision.took for decision in decisions if decision.at <= busy.at)
         return Churn(
             rate=rate, seconds=seconds, population=population,
-            deaths=answer["deaths"], missed=answer["missed"], left=answer["left"],
-            reaction_p50=percentile(decided, 0.5), reaction_p95=percentile(decided, 0.95),
-            reaction_p99=percentile(decided, 0.99), ready_p95=percentile(ready, 0.95),
-            decide_p50=percentile(decisions, 0.5), decide_p95=percentile(decisions, 0.95), decisions=len(decisions),
+            deaths=len(told), missed=answer["missed"], left=answer["left"],
+            decision_p50=percentile(decided, 0.5), decision_p95=percentile(decided, 0.95),
+            decision_p99=percentile(decided, 0.99),
+            reaction_p50=percentile(reactions, 0.5), reaction_p95=percentile(reactions, 0.95),
+            reaction_p99=percentile(reactions, 0.99),
+            ready_p95=percentile(_milliseconds(each.ready for each in told), 0.95),
+            decide_p50=percentile(looks, 0.5), decide_p95=percentile(looks, 0.95), decisions=len(looks),
             leader_cpu_ms=1000.0 * leaders / deaths, consul_cpu_ms=1000.0 * consul / deaths,
             busy=max(100.0 * (busy.cpu[name] - before.cpu[name]) / took for name in self.site.names),
             consul_busy=100.0 * (busy.cpu["consul"] - before.cpu["consul"]) / took,
+            nodes_busy=100.0 * (busy.cpu[NODES] - before.cpu[NODES]) / took,
             raft_writes_per_second=(busy.raft - before.raft) / took,
             consul_bytes_per_second=(busy.bytes - before.bytes) / took,
         )  # fmt: skip
 
-    def _decisions(self, begin: float, end: float) -> list[float]:
-        """The seconds of each ``decide`` of the stacks between two moments."""
-        records = (self._record(name).read_bytes() for name in self.site.names)
-        return [took for record in records for at, took in struct.iter_unpack("dd", record) if begin <= at <= end]
+    def _decisions(self, begin: float, end: float) -> list[Decision]:
+        """The decisions of all leaders between two moments."""
+        found = (
+            Decision(name, at, took, [(service, node) for service, node in starts])
+            for name in self.site.names
+            for at, took, starts in map(orjson.loads, self._record(name).read_bytes().splitlines())
+        )
+        return [decision for decision in found if begin <= decision.at <= end]
 
     def weigh(self, size: Size) -> None:
         """Memory, and connections to Consul, as they are now: of the largest orchestrator, of all, of Consul."""
@@ -263,7 +301,18 @@ class Running:
         )
 
 
-def _milliseconds(seconds: list[float]) -> list[float]:
+def _decided(deaths: Iterable[Told], decisions: Iterable[Decision]) -> Iterator[float]:
+    """How many seconds each death waited for the decision to start the instance again."""
+    moments: dict[tuple[str, str, str], list[float]] = {}
+    for decision in decisions:
+        for service, node in decision.starts:
+            moments.setdefault((decision.stack, service, node), []).append(decision.at)
+    for death in deaths:
+        later = [at - death.wall for at in moments.get((death.stack, death.service, death.node), ()) if at > death.wall]
+        yield min(later, default=float("nan"))
+
+
+def _milliseconds(seconds: Iterable[float]) -> list[float]:
     """In milliseconds, of those that there were; a series of nothing is told from a quick one."""
     return [1000.0 * value for value in seconds if value == value] or [float("inf")]  # not NaN
 
