@@ -25,6 +25,8 @@ from citadel_consul.errors import CitadelError
 from citadel_consul.rendering.identity import check_id, service_id
 from citadel_consul.store.state import instance_of
 
+NOT_PASSING = f'Status != "{PASSING}"'
+"""Consul's filter for what is of interest: of a node with fifty services most are well, at each change of one."""
 LOOK_SECONDS = 1.0
 LATE_SECONDS = 5.0
 """How long a start may take before it is said what it waits for."""
@@ -82,7 +84,7 @@ class Liveness:
 
     async def _watch(self) -> None:
         node = self._place.consul_node
-        async for news in watch(lambda index, wait: self._client.health_node(node, index, wait)):
+        async for news in watch(lambda index, wait: self._client.health_node(node, index, wait, filter=NOT_PASSING)):
             if isinstance(news, Fresh):
                 self._suspects = frozenset(self._suspected(news.value))
                 self._news.set()
@@ -91,7 +93,7 @@ class Liveness:
         for check in checks:
             instance = instance_of(self._place.stack, check.service_id)
             mine = instance is not None and instance.node == self._place.node
-            if instance is not None and mine and check.status != PASSING and not check.is_maintenance:
+            if instance is not None and mine and not check.is_maintenance:
                 yield instance.service
 
     def _is_due(self, service: str, runner: InstanceRunner) -> bool:

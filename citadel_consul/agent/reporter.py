@@ -19,7 +19,7 @@ from dataclasses import replace
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.transaction import TxnOp, check_session, set_key
-from citadel_consul.consul.watch import Fresh, watch
+from citadel_consul.consul.watch import Fresh, Throttle, watch
 from citadel_consul.core.lifecycle import Observed
 from citadel_consul.core.model import Instance
 from citadel_consul.errors import CitadelError, ConsulUnavailable
@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 0.5
 SETTLE_SECONDS = 0.2
 """How long a report that looks changed is left before it is looked at again: it may be our own next one."""
+LOOKS_AT_ONCE, LOOKS_PER_SECOND = 2.0, 1.0
+"""Each report that is written wakes the watch of it, and a burst of them is worth one look."""
 EVENTS_AT_ONCE = 60
 """A transaction takes 64 operations; three of them are the fence, the report itself and its signal."""
 FEW_NODES = 8
@@ -124,7 +126,8 @@ class Reporter:
         A snapshot that was restored has an old report, and nothing here has changed that would have it written again.
         """
         key = self._keys.observed_of(self._node)
-        async for news in watch(lambda index, wait: self._client.kv_read(key, index, wait)):
+        seldom = Throttle(LOOKS_AT_ONCE, LOOKS_PER_SECOND)
+        async for news in watch(lambda index, wait: self._client.kv_read(key, index, wait), throttle=seldom):
             if isinstance(news, Fresh) and _differs(news.value, self._written):
                 await asyncio.sleep(SETTLE_SECONDS)
                 if await self._is_changed(key):

@@ -49,8 +49,8 @@ class InstanceRunner:
     # --- what others tell it ------------------------------------------------------------------------------------
 
     def want(self, desired: Desired) -> None:
-        """Take a new order; the newest generation counts."""
-        if self._wanted is None or desired.generation >= self._wanted.generation:
+        """Take a new order; the newest generation counts. The same again is nothing to wake up for."""
+        if self._wanted is None or (desired.generation >= self._wanted.generation and desired != self._wanted):
             self._wanted = desired
             self._news.set()
 

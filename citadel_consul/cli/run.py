@@ -66,11 +66,11 @@ def configure_logs(settings: Settings, *, debug: bool, verbose: bool, role: str 
 
 def run_until_signal(work: Callable[[Supervision], Coroutine[Any, Any, None]]) -> None:
     """Run ``work`` under the service manager, if there is one; SIGTERM and SIGINT cancel it, which ends it in order."""
-    from citadel_consul.telemetry.arenas import limit_arenas
+    from citadel_consul.telemetry.memory import limit_arenas, set_aside_what_stays
     from citadel_consul.telemetry.supervision import Supervision
 
     limit_arenas()
-    supervision = Supervision.from_environment()
+    supervision = Supervision.from_environment(on_ready=set_aside_what_stays)
 
     async def supervised() -> None:
         loop = asyncio.get_running_loop()

@@ -107,10 +107,18 @@ class Catalog(Endpoint):
         return await self._read(_each(check_state), f"/v1/health/state/{state}", params)
 
     async def health_node(
-        self, node: str, index: int | None = None, wait_seconds: float | None = None
+        self,
+        node: str,
+        index: int | None = None,
+        wait_seconds: float | None = None,
+        *,
+        filter: str | None = None,  # noqa: A002  # the API's own word
     ) -> Indexed[tuple[CheckState, ...]]:
         """Every check of a node and of the services on it."""
-        return await self._read(_each(check_state), f"/v1/health/node/{node}", blocking(index, wait_seconds))
+        params = blocking(index, wait_seconds)
+        if filter:
+            params.append(("filter", filter))
+        return await self._read(_each(check_state), f"/v1/health/node/{node}", params)
 
     async def health_service(
         self,

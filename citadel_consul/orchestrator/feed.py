@@ -34,7 +34,7 @@ ONE_BY_ONE = 8
 """Up to so many reports are read one by one, and all at once beyond that."""
 READ_ALL_SECONDS = 60.0
 """How often all reports are read whatever is signalled: a report that somebody else has changed is none's signal."""
-CHECK_BURST, CHECKS_PER_SECOND = 20.0, 10.0
+CHECK_BURST, CHECKS_PER_SECOND = 10.0, 2.0
 """A check that fails is seen at once, and a thousand as often as is of use: those of every stack wake the watch."""
 
 Entries = tuple[KVEntry, ...]

@@ -47,7 +47,10 @@ class Pulse:
 
 
 class Supervision:
-    """The service manager's ear. Without ``address`` nothing is said, without ``watchdog_seconds`` no sign of life."""
+    """The service manager's ear. Without ``address`` nothing is said, without ``watchdog_seconds`` no sign of life.
+
+    ``on_ready`` is called when the process says that it is ready.
+    """
 
     def __init__(
         self,
@@ -55,27 +58,32 @@ class Supervision:
         watchdog_seconds: float | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._clock = clock
+        self._on_ready = on_ready
         self._pulses: dict[str, Pulse] = {}
         self._said = ""
         self._stalled: tuple[str, ...] = ()
         self.watchdog_seconds = watchdog_seconds if address else None
 
     @classmethod
-    def from_environment(cls, environ: MutableMapping[str, str] | None = None) -> Supervision:
+    def from_environment(
+        cls, environ: MutableMapping[str, str] | None = None, *, on_ready: Callable[[], None] = lambda: None
+    ) -> Supervision:
         """As the service manager asks for it. The variables are taken out: they do not mean our child processes."""
         given = os.environ if environ is None else environ
         address = given.pop("NOTIFY_SOCKET", "")
         micros, pid = given.pop("WATCHDOG_USEC", ""), given.pop("WATCHDOG_PID", "")
         meant = micros.isdecimal() and pid in ("", str(os.getpid()))
-        return cls(address, int(micros) / 1e6 if meant else None)
+        return cls(address, int(micros) / 1e6 if meant else None, on_ready=on_ready)
 
     def ready(self, status: str) -> None:
-        """Say that what a start waits for is done."""
+        """Say that what a start waits for is done, and have ``on_ready`` called."""
         self._said = status
         self._send("READY=1", f"STATUS={status}")
+        self._on_ready()
 
     def say(self, status: str) -> None:
         """Say in one line how things are (``systemctl status`` shows it)."""

@@ -117,6 +117,17 @@ async def test_the_checks_of_nodes_are_chosen_with_those_of_a_stack(client: Cons
     assert own.check_id == "disk"
 
 
+async def test_what_does_not_pass_on_a_node_is_chosen_among_its_checks(client: ConsulClient) -> None:
+    for service_id, status in (("web.n1", "passing"), ("db.n1", "critical"), ("mail.n1", "warning")):
+        await client.register_service({"Name": "web", "ID": service_id, "Check": {"TTL": "60s", "Status": status}})
+    await _until_critical(client, {"db.n1"})
+    node = (await client.agent_self()).node
+    every = {check.service_id for check in (await client.health_node(node)).value}
+    assert every >= {"web.n1", "db.n1", "mail.n1"}
+    found = (await client.health_node(node, filter='Status != "passing"')).value
+    assert {check.service_id for check in found if check.service_id} == {"db.n1", "mail.n1"}
+
+
 async def _until_critical(client: ConsulClient, service_ids: set[str]) -> None:
     """Wait until the servers know of critical checks of all these: the agent tells them a moment later."""
     index: int | None = None

@@ -13,7 +13,7 @@ from simulated_store import encoded
 
 Answer = tuple[int, int | None, bytes]
 """Status, index, content."""
-_CLAUSE = re.compile(r'(?:Meta\["(?P<meta>[^"]+)"\]|(?P<field>\w+)) (?P<operator>==|matches) "(?P<value>[^"]*)"')
+_CLAUSE = re.compile(r'(?:Meta\["(?P<meta>[^"]+)"\]|(?P<field>\w+)) (?P<operator>==|!=|matches) "(?P<value>[^"]*)"')
 
 
 @cache
@@ -27,7 +27,7 @@ def _holds(clause: re.Match[str], item: dict[str, Any]) -> bool:
     value = item.get("Meta", {}).get(clause["meta"]) if clause["meta"] else item.get(clause["field"])
     if clause["operator"] == "matches":
         return re.search(clause["value"], value or "") is not None
-    return bool(value == clause["value"])
+    return (value == clause["value"]) is (clause["operator"] == "==")
 
 
 class Endpoints:
@@ -95,7 +95,8 @@ class Endpoints:
             return self._look_at_service(path.rpartition("/")[2]), "health"
         if path.startswith("health/node/"):
             node = path.rpartition("/")[2]
-            return lambda: (store.catalog_index, list(store.nodes[node].checks.values())), "health"
+            chosen = predicate(self.query.get("filter", ""))
+            return lambda: (store.catalog_index, [c for c in store.nodes[node].checks.values() if chosen(c)]), "health"
         if path == "session/list":
             return lambda: (store.index, [session.document() for session in store.sessions.values()]), ""
         if path.startswith("session/info/"):

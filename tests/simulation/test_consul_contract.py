@@ -21,6 +21,7 @@ from test_consul_agent import (  # noqa: F401  # collected here as well, over ot
     test_feeding_a_check_that_the_agent_does_not_have_is_told_from_an_outage,
     test_registering_again_keeps_other_checks_unless_told_to_replace_them,
     test_the_checks_of_a_stack_are_chosen_among_those_of_all,
+    test_what_does_not_pass_on_a_node_is_chosen_among_its_checks,
     test_what_is_not_registered_can_be_deregistered,
 )
 from test_consul_kv import (  # noqa: F401  # collected here as well, over other fixtures

@@ -1,4 +1,4 @@
-"""The heaps of threads: there are no more than were allowed, and memory is not kept for each thread."""
+"""Memory: threads have no more heaps than were allowed, and the collector leaves alone what stays for good."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 THREADS = 6
 PROGRAM = """
 import re, sys, threading
-from citadel_consul.telemetry.arenas import limit_arenas
+from citadel_consul.telemetry.memory import limit_arenas
 
 if sys.argv[1] == "limited" and not limit_arenas():
     sys.exit("it cannot")
@@ -43,3 +43,19 @@ def test_threads_share_the_arenas_that_are_allowed() -> None:
     if arenas("free") < THREADS:
         pytest.skip("this C library does not give each thread an arena")
     assert arenas("limited") <= 2
+
+
+def test_a_process_that_is_ready_sets_aside_what_it_has_set_up() -> None:
+    program = """
+import gc
+from citadel_consul.cli.run import run_until_signal
+
+async def work(supervision):
+    supervision.ready("works")
+    print(gc.get_freeze_count(), len(gc.get_objects()))
+
+run_until_signal(work)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    aside, counted = map(int, done.stdout.split())
+    assert aside > 10 * counted
