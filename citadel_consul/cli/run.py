@@ -66,7 +66,7 @@ def configure_logs(settings: Settings, *, debug: bool, verbose: bool, role: str 
 
 def run_until_signal(work: Callable[[Supervision], Coroutine[Any, Any, None]]) -> None:
     """Run ``work`` under the service manager, if there is one; SIGTERM and SIGINT cancel it, which ends it in order."""
-    from citadel_consul.telemetry.memory import limit_arenas, set_aside_what_stays
+    from citadel_consul.telemetry.memory import give_back_for_ever, limit_arenas, set_aside_what_stays
     from citadel_consul.telemetry.supervision import Supervision
 
     limit_arenas()
@@ -82,13 +82,14 @@ def run_until_signal(work: Callable[[Supervision], Coroutine[Any, Any, None]]) -
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, end)
-        signs = asyncio.ensure_future(supervision.run())
+        aside = [asyncio.ensure_future(supervision.run()), asyncio.ensure_future(give_back_for_ever())]
         try:
             await task
         except asyncio.CancelledError:
             return
         finally:
-            signs.cancel()
+            for other in aside:
+                other.cancel()
 
     asyncio.run(supervised())
 

@@ -31,6 +31,8 @@ AT_ONCE = 20
 THOROUGH = 10_000
 """How many seeds it takes until scenes are disturbed at every await point, if nothing else is said."""
 SHOWN = 3
+TOLD_SECONDS = 60.0
+"""How often progress is told where no terminal shows it."""
 
 
 def story_called(name: str) -> Story:
@@ -97,7 +99,7 @@ def run(first: int, count: int, every: int, jobs: int) -> int:
     done = steps = starts = 0
     cpu = 0.0
     failed: list[tuple[str, list[str]]] = []
-    terminal = sys.stderr.isatty()
+    terminal, tell_at = sys.stderr.isatty(), began
     with ProcessPoolExecutor(max_workers=jobs, initializer=settle) as pool:
         for told, (more_steps, more_starts, seconds, more_failed) in zip(chunks, pool.map(chunk, chunks), strict=True):
             done += len(told)
@@ -105,10 +107,10 @@ def run(first: int, count: int, every: int, jobs: int) -> int:
             starts += more_starts
             cpu += seconds
             failed += more_failed
-            if terminal:
-                rate = done / (time.monotonic() - began)
+            if terminal or time.monotonic() > tell_at:
+                rate, tell_at = done / (time.monotonic() - began), time.monotonic() + TOLD_SECONDS
                 text = f"{done}/{len(stories)} stories, {len(failed)} failed, {rate:.1f} a second"
-                print(f"\r{text} ", end="", file=sys.stderr)
+                print(f"\r{text} " if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
     if terminal:
         print(file=sys.stderr)
     for name, violations in failed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 
@@ -43,6 +44,36 @@ def test_threads_share_the_arenas_that_are_allowed() -> None:
     if arenas("free") < THREADS:
         pytest.skip("this C library does not give each thread an arena")
     assert arenas("limited") <= 2
+
+
+def test_what_is_free_in_the_middle_of_the_heap_is_given_back() -> None:
+    program = """
+import asyncio
+from citadel_consul.telemetry.memory import give_back_for_ever
+
+def resident_kib():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
+
+blocks = [bytes(1000 + number % 5000) for number in range(10_000)]
+kept = blocks[::40]
+del blocks
+before = resident_kib()
+
+async def main():
+    giving_back = asyncio.ensure_future(give_back_for_ever(0.05))
+    for _ in range(200):
+        await asyncio.sleep(0.05)
+        if resident_kib() < before - 10_000:
+            break
+    giving_back.cancel()
+
+asyncio.run(main())
+print(before - resident_kib())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    if not hasattr(ctypes.CDLL(None), "malloc_trim"):
+        pytest.skip("this C library cannot give back what is free")
+    assert int(done.stdout) > 10_000
 
 
 def test_a_process_that_is_ready_sets_aside_what_it_has_set_up() -> None:
