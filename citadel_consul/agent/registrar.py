@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ from citadel_consul.core.model import Instance, ServiceSpec
 from citadel_consul.errors import CitadelError, NotFound
 from citadel_consul.store.state import instance_of
 
+CATALOG_EVERY = 3
+"""Each which comparison is also one with the catalog."""
 VISIBLE_SECONDS = 10.0
 """How long the catalog may take to show a registration before it is made again."""
 
@@ -101,12 +104,18 @@ class Registrar:
         """Take an instance as concealed by an earlier agent."""
         self._leaving.add(instance)
 
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the catalog differed from what is known here when it was last looked at."""
+        return bool(self._missed or self._ghosts)
+
     async def mend(self, consul_node: str) -> None:
         """Register what Consul forgot, and take out what nobody answers for (a ghost of this stack and node)."""
-        await self._mend_agent()
-        await self._mend_catalog(consul_node)
+        await self.mend_agent()
+        await self.mend_catalog(consul_node)
 
-    async def _mend_agent(self) -> None:
+    async def mend_agent(self) -> None:
+        """Do so with what the local Consul agent has."""
         there = await self._client.agent_services(
             f'Meta["citadel-stack"] == "{self._stack}" and Meta["citadel-node"] == "{self._node}"'
         )
@@ -118,7 +127,7 @@ class Registrar:
             if service_id not in known and instance_of(self._stack, service_id) is not None:
                 await self._deregister_quietly(service_id)
 
-    async def _mend_catalog(self, consul_node: str) -> None:
+    async def mend_catalog(self, consul_node: str) -> None:
         """Have the local agent tell the catalog again what it believes to have told it.
 
         Only what was found twice in a row: a moment after a change the two differ in any case.
@@ -174,10 +183,15 @@ class Registrar:
 
 
 async def mend_for_ever(registrar: Registrar, consul_node: str, every_seconds: float) -> None:
-    """Compare and mend, until cancelled; Consul's absence is waited out."""
-    while True:
+    """Compare and mend, until cancelled; Consul's absence is waited out. The catalog has its turn more seldom.
+
+    What the local agent has is asked of the machine itself, and the catalog of servers that all nodes have in common.
+    """
+    for turn in itertools.count(1):
         await asyncio.sleep(every_seconds)
         try:
-            await registrar.mend(consul_node)
+            await registrar.mend_agent()
+            if registrar.in_doubt or turn % CATALOG_EVERY == 0:
+                await registrar.mend_catalog(consul_node)
         except CitadelError:
             continue

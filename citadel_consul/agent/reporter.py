@@ -1,7 +1,9 @@
 """Saying what is observed: one document for the node, written under the fence of the agent's own lock.
 
 Runners report as often as they like; what is written is the latest of all of them, one write at a time, so a burst
-of changes costs as many writes as Consul can take and not one more.
+of changes costs as many writes as Consul can take and not one more. That something is starting is told a moment late,
+since nobody acts on it: what is ready within that moment has one report instead of two, and so has everybody who reads
+it.
 
 In a stack of more than :data:`FEW_NODES` nodes each report rewrites the key of the agent's lock as well. A watch
 answers with all that lies below a prefix: the locks of 200 nodes are 0.1 MB, their reports 2 MB. So the leader watches
@@ -12,6 +14,7 @@ does not say so is signalled, too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,7 +23,7 @@ from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.transaction import TxnOp, check_session, set_key
 from citadel_consul.consul.watch import Fresh, Throttle, watch
-from citadel_consul.core.lifecycle import Observed
+from citadel_consul.core.lifecycle import Observed, Phase
 from citadel_consul.core.model import Instance
 from citadel_consul.errors import CitadelError, ConsulUnavailable
 from citadel_consul.store import documents
@@ -32,7 +35,9 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 0.5
 SETTLE_SECONDS = 0.2
 """How long a report that looks changed is left before it is looked at again: it may be our own next one."""
-LOOKS_AT_ONCE, LOOKS_PER_SECOND = 2.0, 1.0
+UNHURRIED_SECONDS = 0.05
+"""How long a report of a start waits for what comes next."""
+LOOKS_AT_ONCE, LOOKS_PER_SECOND = 1.0, 1.0
 """Each report that is written wakes the watch of it, and a burst of them is worth one look."""
 EVENTS_AT_ONCE = 60
 """A transaction takes 64 operations; three of them are the fence, the report itself and its signal."""
@@ -53,6 +58,7 @@ class Reporter:
         self._signalled = self._document.signals
         self._written: bytes | None = None  # None also while a write is under way
         self._dirty = asyncio.Event()
+        self._urgent = asyncio.Event()
 
     @property
     def document(self) -> NodeObserved:
@@ -61,7 +67,7 @@ class Reporter:
     def report(self, instance: Instance, observed: Observed) -> None:
         """Take what a runner says of its instance."""
         if self._document.instances.get(instance.service) != observed:
-            self._replace({**self._document.instances, instance.service: observed})
+            self._replace({**self._document.instances, instance.service: observed}, observed.phase is Phase.STARTING)
 
     def forget(self, instance: Instance) -> None:
         """Say nothing more of an instance that is no longer wanted, nor there."""
@@ -71,16 +77,24 @@ class Reporter:
         """Take note of the highest epoch whose orders were followed."""
         if epoch > self._document.epoch:
             self._document = replace(self._document, epoch=epoch)
-            self._dirty.set()
+            self._hurry()
 
     def record(self, event: Event) -> None:
         """Write an event into the history with the next report."""
         self._events.append(event)
         self._dirty.set()
 
-    def _replace(self, instances: Mapping[str, Observed]) -> None:
+    def _replace(self, instances: Mapping[str, Observed], unhurried: bool = False) -> None:
         self._document = replace(self._document, instances=instances)
+        if unhurried:
+            self._dirty.set()
+        else:
+            self._hurry()
+
+    def _hurry(self) -> None:
+        """Have the document written at once."""
         self._dirty.set()
+        self._urgent.set()
 
     async def run(
         self,
@@ -99,10 +113,11 @@ class Reporter:
         meanwhile is written when it is back. ``on_new_log`` is called when Consul's data turned out to have begun
         anew.
         """
-        self._dirty.set()
+        self._hurry()
         while True:
-            await self._dirty.wait()
+            await self._until_due()
             self._dirty.clear()
+            self._urgent.clear()
             events = self._events[:EVENTS_AT_ONCE]
             self._document = replace(self._document, signals=signals())
             extra = [self._signal(lock_value)] if self._document.signals or self._signalled else []
@@ -110,7 +125,7 @@ class Reporter:
             try:
                 result = await self._client.transact([*self._operations(session, value, events), *extra])
             except ConsulUnavailable:
-                self._dirty.set()
+                self._hurry()
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             self._written, self._signalled = value, signalled
@@ -119,6 +134,13 @@ class Reporter:
                 self._dirty.set()
             if self._log_began_anew(result.entry(self._keys.observed_of(self._node)).modify_index):
                 on_new_log()
+
+    async def _until_due(self) -> None:
+        """Wait for something to write, and for a moment more if it can wait."""
+        await self._dirty.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UNHURRIED_SECONDS):
+                await self._urgent.wait()
 
     async def mind(self) -> None:
         """Write the report again when Consul holds another one, until cancelled.
@@ -132,7 +154,7 @@ class Reporter:
                 await asyncio.sleep(SETTLE_SECONDS)
                 if await self._is_changed(key):
                     log.warning("the report of this node was changed in Consul: it is written again")
-                    self._dirty.set()
+                    self._hurry()
 
     async def _is_changed(self, key: str) -> bool:
         written = self._written
@@ -152,7 +174,7 @@ class Reporter:
             return False
         log.warning("Consul's log began anew: index %d after epoch %d was obeyed", index, self._document.epoch)
         self._document = replace(self._document, epoch=0)
-        self._dirty.set()
+        self._hurry()
         return True
 
     def _signal(self, lock_value: bytes) -> TxnOp:

@@ -23,6 +23,8 @@ from citadel_consul.store.keys import Keys
 
 log = logging.getLogger(__name__)
 
+WATCH_SECONDS = 300.0
+"""A watch that nothing wakes is answered with all specs of the stack when its time is up, to each node agent."""
 LOOK_UP_SECONDS = 1.0
 """How long a start may be held up by a Consul that does not answer."""
 
@@ -56,7 +58,8 @@ class Specs:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        async for news in watch(lambda index, wait: self._client.kv_list(self._keys.specs, index, wait)):
+        specs, client = self._keys.specs, self._client
+        async for news in watch(lambda index, wait: client.kv_list(specs, index, wait), wait_seconds=WATCH_SECONDS):
             if isinstance(news, Fresh):
                 entries: tuple[KVEntry, ...] = news.value
                 self._merge(news.index, entries, restarted=news.restarted)

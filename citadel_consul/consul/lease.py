@@ -50,6 +50,8 @@ _GOODBYE_SECONDS: Final = 3.0
 _MAKE_WAY_SECONDS: Final = 0.1
 """Between giving the lock back and the rest of the goodbye, which the successor's first writes would queue behind."""
 _SHORTEST_WAIT_SECONDS: Final = 0.1
+_REWRITTEN_SECONDS: Final = 0.5
+"""How long a key that its holder has rewritten is left before it is looked at again: it may rewrite it once more."""
 _BACKOFF: Final = Backoff(longest_seconds=2.0)
 
 
@@ -331,7 +333,7 @@ class Lease:
             log.warning("checks of an earlier %s may be left: %s", self.check.service_id, error)
 
     async def _keep_while(self, deadline: asyncio.Timeout) -> NoReturn:
-        failures = 0
+        failures, seen = 0, None
         while True:
             left = self._left
             deadline.reschedule(asyncio.get_running_loop().time() + left)
@@ -349,6 +351,9 @@ class Lease:
                 continue
             if entry is None or entry.session != self._session:
                 raise LeadershipLost(f"{self.key} is no longer held by session {self._session}")
+            if seen not in (None, entry.modify_index):
+                await self._sleep(_REWRITTEN_SECONDS)
+            seen = entry.modify_index
 
     async def _read(self, wait_seconds: float) -> KVEntry | None:
         answer = await self._client.kv_read(self.key, self._index, wait_seconds)

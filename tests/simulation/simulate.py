@@ -99,7 +99,7 @@ def run(first: int, count: int, every: int, jobs: int) -> int:
     done = steps = starts = 0
     cpu = 0.0
     failed: list[tuple[str, list[str]]] = []
-    terminal, tell_at = sys.stderr.isatty(), began
+    terminal, tell_at = sys.stderr.isatty(), began + TOLD_SECONDS
     with ProcessPoolExecutor(max_workers=jobs, initializer=settle) as pool:
         for told, (more_steps, more_starts, seconds, more_failed) in zip(chunks, pool.map(chunk, chunks), strict=True):
             done += len(told)
@@ -110,7 +110,10 @@ def run(first: int, count: int, every: int, jobs: int) -> int:
             if terminal or time.monotonic() > tell_at:
                 rate, tell_at = done / (time.monotonic() - began), time.monotonic() + TOLD_SECONDS
                 text = f"{done}/{len(stories)} stories, {len(failed)} failed, {rate:.1f} a second"
-                print(f"\r{text} " if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
+                if terminal:
+                    print(f"\r{text} ", end="", file=sys.stderr)
+                else:
+                    print(text, flush=True)
     if terminal:
         print(file=sys.stderr)
     for name, violations in failed:
