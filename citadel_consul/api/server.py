@@ -33,6 +33,7 @@ async def serve(app: Any, listener: socket.socket, *, cert: Path | None = None, 
     """Serve ``app`` on ``listener`` until cancelled; requests under way get a moment to end."""
     config = uvicorn.Config(
         app,
+        http="h11",  # whatever else is installed
         log_config=None,
         access_log=False,
         lifespan="off",
