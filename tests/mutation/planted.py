@@ -181,7 +181,7 @@ BUGS = (
     Bug(
         "a report that was not written is forgotten",
         "agent/reporter.py",
-        "            except ConsulUnavailable:\n                self._dirty.set()",
+        "            except ConsulUnavailable:\n                self._hurry()",
         "            except ConsulUnavailable:\n                self._dirty.clear()",
         (AGENT, SIMULATION),
     ),
