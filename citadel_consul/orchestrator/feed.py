@@ -34,8 +34,10 @@ ONE_BY_ONE = 8
 """Up to so many reports are read one by one, and all at once beyond that."""
 READ_ALL_SECONDS = 60.0
 """How often all reports are read whatever is signalled: a report that somebody else has changed is none's signal."""
-CHECK_BURST, CHECKS_PER_SECOND = 10.0, 2.0
-"""A check that fails is seen at once, and a thousand as often as is of use: those of every stack wake the watch."""
+CHECK_BURST, CHECKS_PER_SECOND, CHECKS_SELDOM = 10.0, 10.0, 2.0
+"""How often checks are looked at, whose watch those of every stack wake: at once if one fails, and a thousand as often
+as is of use. Seldom while none of this stack fails: that one begins to is told by its node agent first. That it passes
+again is what a dependent may be waiting for."""
 
 Entries = tuple[KVEntry, ...]
 
@@ -208,7 +210,7 @@ class Feed:
     # --- checks -------------------------------------------------------------------------------------------------
 
     async def _watch_checks(self, status: str) -> None:
-        own, throttle = checks_of_stack(self._state.keys.stack), Throttle(CHECK_BURST, CHECKS_PER_SECOND)
+        own, throttle = checks_of_stack(self._state.keys.stack), Throttle(CHECK_BURST, CHECKS_SELDOM)
 
         async def fetch(index: int | None, wait_seconds: float | None) -> Indexed[tuple[CheckState, ...]]:
             return await self._client.health_state(status, index, wait_seconds, filter=own)
@@ -219,5 +221,6 @@ class Feed:
                 continue
             self._blind.discard(status)
             checks: tuple[CheckState, ...] = news.value
+            throttle.per_second = CHECKS_PER_SECOND if checks else CHECKS_SELDOM
             if self._state.merge_checks(status, checks):
                 self._bell.set()

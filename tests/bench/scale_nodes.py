@@ -25,6 +25,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent)]
 
+import uvloop
 from scale_client_agent import ClientAgent
 from scale_site import Site
 
@@ -285,7 +286,9 @@ async def serve(consul: str, live: LiveSite) -> None:
 
 def main() -> None:
     consul, instances, stacks = sys.argv[1:]
-    asyncio.run(serve(consul, LiveSite(Site(int(instances), int(stacks)))))
+    # A loop written in C: what stands in for 200 machines should take as little as possible from what is measured.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(consul, LiveSite(Site(int(instances), int(stacks)))))
 
 
 if __name__ == "__main__":
