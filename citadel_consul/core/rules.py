@@ -68,27 +68,20 @@ def holders(
     found = []
     for edge in snapshot.graph.dependents(service):
         planned = {step.instance for step in stopping.get(edge.service, ()) if not step.ended}
-        going = {step.instance for step in stopping.get(edge.service, ()) if _is_going(snapshot, step)}
+        going = {step.instance for step in stopping.get(edge.service, ()) if step.state is StepState.RUNNING}
         bound = edge.needed_to_run and not only_planned
         if not planned and not bound:
             continue
         running = tuple(
             i
             for i in snapshot.instances(edge.service)
-            if i in going or ((bound or i in planned) and snapshot.is_alive(i))
+            if ((bound or i in planned) and snapshot.is_alive(i))
+            or ((bound or i in going) and snapshot.may_have_started(i))
         )
         if running:
             unplanned = next((i for i in running if i not in planned), None)
             found.append(Holder(edge, snapshot.spare(edge), running, unplanned))
     return tuple(found)
-
-
-def _is_going(snapshot: Snapshot, step: Step) -> bool:
-    """Whether it is being stopped before its agent has said what became of the start that was ordered before."""
-    if step.state is not StepState.RUNNING or step.generation is None:
-        return False
-    observed = snapshot.observed.get(step.instance)
-    return (0 if observed is None else observed.generation) < step.generation - 1
 
 
 def holding_up(

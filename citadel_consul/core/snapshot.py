@@ -132,6 +132,13 @@ class Snapshot:
             return False
         return observed is None or observed.generation < desired.generation
 
+    def may_have_started(self, instance: Instance) -> bool:
+        """Whether it was told to stop before its agent had said what became of the order before, which was to start."""
+        desired, observed = self.desired.get(instance), self.observed.get(instance)
+        if desired is None or desired.run or desired.released:
+            return False
+        return (0 if observed is None else observed.generation) < desired.generation - 1
+
     def is_down(self, instance: Instance) -> bool:
         """Whether nothing of it runs and nothing has been ordered to."""
         desired = self.desired.get(instance)

@@ -21,13 +21,16 @@ def begin_stop(turn: Turn, operation: Operation, work: Worklist, step: Step) -> 
     """Order the stop, or say what it waits for; nothing is to be done where nothing runs."""
     snapshot, instance = turn.snapshot, step.instance
     wanted = stays_wanted(turn, operation, step)
+    desired = snapshot.desired.get(instance)
+    if step.undo and desired is not None and desired.operation == operation.id and snapshot.may_have_started(instance):
+        # What was ordered to start was taken back when its agent did not answer. What is below it has to wait for that.
+        return replace(step, state=StepState.RUNNING, began_at=turn.now, generation=desired.generation, detail="")
     if snapshot.is_down(instance) and not wanted:
         drop_wish(turn, step, str(operation.kind))
     if snapshot.is_down(instance) or (wanted and _has_died(turn, step)):
         return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="not running")
     if step.after and (waits := _restart_waits(work, step)) is not None:
         return waits
-    desired = snapshot.desired.get(instance)
     grace = None if operation.options.graceful else 0.0
     if desired is not None and not desired.run and grace in (None, desired.grace_seconds):
         if not wanted:  # the stop that is under way may be that of a restart, which wants it up again

@@ -342,6 +342,26 @@ def test_rollback_stops_nothing_under_a_start_that_it_takes_back_before_the_agen
     assert world.state(operation_id) is FAILED
 
 
+def test_rollback_stops_nothing_under_a_start_of_which_a_silent_agent_has_not_told() -> None:
+    world = world_of([spec("a"), spec("b", nodes=("n2",))], Edge("b", "a"))
+    operation_id = world.request(Kind.STARTUP, on_failure=OnFailure.ROLLBACK)
+    world.lead()
+    world.tick()
+    world.tick(1.0)
+    world.lead()
+    b2 = Instance("b", "n2")
+    assert world.desired[b2].run
+    world.silent.add("n2")
+    world.tick(200.0, only=("n1",))
+    world.lead()
+    assert not world.desired[b2].run, "the start is taken back"
+    assert world.desired[A1].run, "it may have been carried out"
+    world.silent.clear()
+    world.settle()
+    assert world.running() == set()
+    assert world.state(operation_id) is FAILED
+
+
 def test_rollback_also_undoes_a_start_whose_order_outlived_the_leader_that_gave_it() -> None:
     world = world_of([spec(n) for n in "ab"])
     world.behaviours = {A1: Behaviour(cannot_start=True)}
