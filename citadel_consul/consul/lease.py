@@ -150,6 +150,8 @@ class Lease:
         self._renewed_at = float("-inf")
         self._beaten_at = float("-inf")
         self._doubted = False
+        self._foreign: str | None = None
+        """The session that holds the lock, if it is known to be somebody else's."""
 
     @property
     def held(self) -> bool:
@@ -310,7 +312,8 @@ class Lease:
         # then the check must have enough time left for the first beat of the tenure.
         due = self._beaten_at + self.check.ttl_seconds / 3 - self._clock()
         entry = await self._read(max(due, _SHORTEST_WAIT_SECONDS))
-        if entry is not None and entry.session not in (None, self._session):
+        if entry is not None and entry.session is not None and entry.session != self._session:
+            await self._disown(entry.session)
             return None
         if self._clock() - self._beaten_at > self.check.ttl_seconds / 3:
             await self.beat()  # Consul is late, or we are: a tenure that begins with an old sign of life ends at once
@@ -323,6 +326,19 @@ class Lease:
                 self._session = None
             raise
         return result.entry(self.key).modify_index
+
+    async def _disown(self, session: str) -> None:
+        """End ``session`` if it is our own without our knowing: the answer to its creation was lost on the way.
+
+        It hangs on our check, so as long as we live it does, too, until its TTL; and whoever hands the lock over to us
+        may have chosen it.
+        """
+        if session != self._foreign:
+            info = await self._client.session_info(session)
+            if info is not None and self.check_id in info.service_checks:
+                log.warning("%s is held by a session of ours that we did not know of: it is ended", self.key)
+                await self._client.session_destroy(session)
+            self._foreign = session
 
     async def _bury_predecessors(self) -> None:
         """Take away the checks of earlier lives of this holder, which would keep its service critical for ever."""

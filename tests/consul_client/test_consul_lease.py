@@ -15,7 +15,7 @@ from citadel_consul.consul.api import Indexed
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.kv import KVEntry
 from citadel_consul.consul.lease import Lease, TTLCheck, until_lost
-from citadel_consul.consul.transaction import TxnOp, TxnResult, check_session, set_key
+from citadel_consul.consul.transaction import TxnOp, TxnResult, check_session, lock, set_key, unlock
 from citadel_consul.errors import ConsulUnavailable, LeadershipLost
 
 pytestmark = pytest.mark.consul
@@ -193,6 +193,25 @@ async def test_a_standby_whose_session_was_taken_away_makes_another(client: Cons
             await holder.release()
             await task
         assert standby.session != gone
+
+
+async def test_a_session_of_ours_that_we_do_not_know_of_does_not_keep_us_from_the_lock(
+    client: ConsulClient, consul: ConsulSpace
+) -> None:
+    lease = lease_of(client, consul.prefix + "leader", "a")
+    async with lease_of(client, consul.prefix + "leader", "b") as holder, lease:
+        await holder.acquire()
+        async with waiting(lease) as task:
+            unknown = await client.session_create(
+                lease.key, 10.0, service_checks=(lease.check_id,), lock_delay_seconds=0.0
+            )
+            await client.transact(
+                [unlock(lease.key, b"b", holder.session), lock(lease.key, b"b", unknown)]  # as a leader hands over
+            )
+            async with asyncio.timeout(5):  # Consul itself ends it after ten to twenty seconds
+                await task
+        assert await client.session_info(unknown) is None
+        assert await client.session_info(lease.session) is not None
 
 
 async def test_a_deposed_holder_goes_back_into_the_queue_with_a_living_session(
