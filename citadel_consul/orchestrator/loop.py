@@ -16,6 +16,7 @@ from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.lease import Lease
 from citadel_consul.core.actions import Action, RecordEvent, WakeAt
 from citadel_consul.core.decide import decide
+from citadel_consul.core.operation import OperationState
 from citadel_consul.core.snapshot import Defaults
 from citadel_consul.errors import Conflict, ConsulUnavailable
 from citadel_consul.notification.channel import Channel
@@ -89,6 +90,8 @@ class ControlLoop:
         self._round_seconds = lease.check.ttl_seconds / 3
         self._heartbeat = Heartbeat(lease.beat, self._round_seconds)
         self._backoffs = Backoffs()
+        self._caught_up: set[str] = set()
+        """The operations of which is known what was written before them."""
         self._settled = False
         """Whether the last look found nothing to be done; if not, the next comes in any case."""
         self.turns = Turns()
@@ -157,8 +160,9 @@ class ControlLoop:
                 await self._read_again(state)
             try:
                 await self._load_steps(state)
+                await self._catch_up(state)
             except ConsulUnavailable as error:  # an operation without its steps would look like one that is done
-                log.warning("cannot read the steps of an operation yet: %s", error)
+                log.warning("cannot read what an operation is about yet: %s", error)
                 wake_at = self._wall() + RETRY_SECONDS
                 continue
             wake_at = await self._turn(state, writer)
@@ -210,6 +214,17 @@ class ControlLoop:
         except ConsulUnavailable as error:
             log.warning("cannot read the stack: %s", error)
         self._bell.set()
+
+    async def _catch_up(self, state: StackState) -> None:
+        """Read what was written before an operation was asked for, whose watch may be quicker than those of the rest.
+
+        Whoever applies a service and then starts the stack means the stack with that service.
+        """
+        while fresh := {o.id for o in state.all_operations() if o.state is OperationState.PENDING} - self._caught_up:
+            for prefix in (state.keys.specs, state.keys.edges, state.keys.holds):
+                listing = await self._client.kv_list(prefix, consistent=True)
+                state.merge(prefix, listing.index, listing.value)
+            self._caught_up |= fresh
 
     async def _load_steps(self, state: StackState) -> None:
         """Read the steps of operations that another leader began, or that were begun in doubt."""

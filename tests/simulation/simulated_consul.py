@@ -64,8 +64,8 @@ class Cluster:
 
     def _elect(self) -> None:
         self.led = True
-        for session in self.store.sessions.values():
-            session.expires_at = self.loop.time() + session.ttl_seconds * self.draw.uniform(1, 2)
+        for session_id in self.store.sessions:
+            self.renew(session_id)
         for agent in self.agents.values():
             agent.sync_soon()
             agent.serve_again()
