@@ -3,8 +3,8 @@
 httpx's own transport loses a connection for good if a request is cancelled between connecting and sending (httpcore
 1.0.9: it stays 'new', which is neither idle nor closed). A control loop cancels requests all day, by time-outs and by
 lost leases, and a pool that leaks is one day empty. Here a connection belongs to one request until that request ends,
-and a request that does not end well takes its connection with it. The user CPU of a round trip to a local agent is
-0.28 ms with httptools' parser, and 0.37 ms with h11's (measured).
+and a request that does not end well takes its connection with it. Answers are parsed by llhttp (httptools), which
+takes less of the CPU than a parser in Python.
 
 What is left out is what Consul's API has no use for: proxies, HTTP/2, compression, answers that are streamed.
 """
@@ -75,6 +75,10 @@ class Answer:
         except httptools.HttpParserError as error:
             raise httpx.RemoteProtocolError(f"the server does not speak HTTP/1.1: {error}") from error
 
+    def close(self) -> None:
+        """Let go of the parser. It holds us as we hold it, and both would be kept until the garbage collector comes."""
+        del self._parser
+
     def on_message_begin(self) -> None:
         self.followed = self.complete
         if not self.complete:
@@ -133,12 +137,15 @@ class Connection:
         self._at_rest = False
         await self._send(head + request.content)
         answer = Answer()
-        while not answer.complete:
-            data = await self._reader.read(_CHUNK)
-            if data:
-                answer.feed(data)
-            else:
-                answer.take_end()
+        try:
+            while not answer.complete:
+                data = await self._reader.read(_CHUNK)
+                if data:
+                    answer.feed(data)
+                else:
+                    answer.take_end()
+        finally:
+            answer.close()
         self._at_rest = answer.keeps_alive and not answer.followed
         return httpx.Response(answer.status, headers=answer.headers, content=b"".join(answer.content))
 

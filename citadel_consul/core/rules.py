@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from citadel_consul.core.model import Condition, Edge, Instance
-from citadel_consul.core.operation import Step, StepAction, StepState
+from citadel_consul.core.operation import Step, StepAction
 from citadel_consul.core.snapshot import Snapshot
 
 
@@ -68,15 +68,13 @@ def holders(
     found = []
     for edge in snapshot.graph.dependents(service):
         planned = {step.instance for step in stopping.get(edge.service, ()) if not step.ended}
-        going = {step.instance for step in stopping.get(edge.service, ()) if step.state is StepState.RUNNING}
         bound = edge.needed_to_run and not only_planned
         if not planned and not bound:
             continue
         running = tuple(
             i
             for i in snapshot.instances(edge.service)
-            if ((bound or i in planned) and snapshot.is_alive(i))
-            or ((bound or i in going) and snapshot.may_have_started(i))
+            if (bound or i in planned) and (snapshot.is_alive(i) or snapshot.may_have_started(i))
         )
         if running:
             unplanned = next((i for i in running if i not in planned), None)

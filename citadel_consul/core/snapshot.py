@@ -133,7 +133,10 @@ class Snapshot:
         return observed is None or observed.generation < desired.generation
 
     def may_have_started(self, instance: Instance) -> bool:
-        """Whether it was told to stop before its agent had said what became of the order before, which was to start."""
+        """Whether it was told to stop while its agent owed the answer to the order before, which may have started it.
+
+        Only the last order is known, so the one before is taken for a start: an agent that lives answers either way.
+        """
         desired, observed = self.desired.get(instance), self.observed.get(instance)
         if desired is None or desired.run or desired.released:
             return False

@@ -22,11 +22,10 @@ def begin_stop(turn: Turn, operation: Operation, work: Worklist, step: Step) -> 
     snapshot, instance = turn.snapshot, step.instance
     wanted = stays_wanted(turn, operation, step)
     desired = snapshot.desired.get(instance)
-    if step.undo and desired is not None and desired.operation == operation.id and snapshot.may_have_started(instance):
-        # What was ordered to start was taken back when its agent did not answer. What is below it has to wait for that.
-        return replace(step, state=StepState.RUNNING, began_at=turn.now, generation=desired.generation, detail="")
     if snapshot.is_down(instance) and not wanted:
         drop_wish(turn, step, str(operation.kind))
+    if desired is not None and snapshot.may_have_started(instance) and not wanted:
+        return replace(step, state=StepState.RUNNING, began_at=turn.now, generation=desired.generation, detail="")
     if snapshot.is_down(instance) or (wanted and _has_died(turn, step)):
         return replace(step, state=StepState.SUCCEEDED, ended_at=turn.now, detail="not running")
     if step.after and (waits := _restart_waits(work, step)) is not None:
@@ -44,7 +43,7 @@ def begin_stop(turn: Turn, operation: Operation, work: Worklist, step: Step) -> 
     above = [h for h in work.holders(step.service, only_planned=only_planned) if h.needs(snapshot, instance)]
     stuck = next((h.unplanned for h in above if h.unplanned is not None), None)
     if stuck is not None:
-        return skip(step, f"{stuck} still runs and needs it")
+        return skip(step, f"{stuck} {'still runs' if snapshot.is_alive(stuck) else 'may have started'} and needs it")
     if above:
         return explain(step, f"waits for {', '.join(sorted(h.edge.service for h in above))} to stop")
     return _order_stop(turn, operation, step)

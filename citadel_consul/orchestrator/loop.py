@@ -90,8 +90,8 @@ class ControlLoop:
         self._round_seconds = lease.check.ttl_seconds / 3
         self._heartbeat = Heartbeat(lease.beat, self._round_seconds)
         self._backoffs = Backoffs()
-        self._caught_up: set[str] = set()
-        """The operations of which is known what was written before them."""
+        self._caught_up: frozenset[str] = frozenset()
+        """The pending operations of which is known what was written before them."""
         self._settled = False
         """Whether the last look found nothing to be done; if not, the next comes in any case."""
         self.turns = Turns()
@@ -220,11 +220,14 @@ class ControlLoop:
 
         Whoever applies a service and then starts the stack means the stack with that service.
         """
-        while fresh := {o.id for o in state.all_operations() if o.state is OperationState.PENDING} - self._caught_up:
+        while (pending := self._pending(state)) - self._caught_up:
             for prefix in (state.keys.specs, state.keys.edges, state.keys.holds):
                 listing = await self._client.kv_list(prefix, consistent=True)
                 state.merge(prefix, listing.index, listing.value)
-            self._caught_up |= fresh
+            self._caught_up = pending
+
+    def _pending(self, state: StackState) -> frozenset[str]:
+        return frozenset(o.id for o in state.all_operations() if o.state is OperationState.PENDING)
 
     async def _load_steps(self, state: StackState) -> None:
         """Read the steps of operations that another leader began, or that were begun in doubt."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 from citadel_consul.consul import connection
 from citadel_consul.consul.address import ConsulAddress
 from citadel_consul.consul.client import ConsulClient
-from citadel_consul.consul.connection import ConnectionPool, Target
+from citadel_consul.consul.connection import Answer, ConnectionPool, Target
 from citadel_consul.consul.transport import HttpxTransport
 from citadel_consul.errors import ConsulRefused, ConsulUnavailable
 
@@ -88,6 +89,19 @@ async def test_requests_one_after_another_share_a_connection() -> None:
         for _ in range(10):
             assert await client.kv_put("a", bytes(100_000))
     assert connections == 1
+
+
+async def test_an_answer_leaves_nothing_to_the_garbage_collector() -> None:
+    async with serving(answering) as client:
+        await client.kv_put("a", b"")
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await client.kv_put("a", b"")
+            assert not [left for left in gc.get_objects() if isinstance(left, Answer)]
+        finally:
+            gc.enable()
 
 
 async def test_a_connection_that_the_server_closes_is_not_used_again() -> None:

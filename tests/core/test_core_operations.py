@@ -356,10 +356,37 @@ def test_rollback_stops_nothing_under_a_start_of_which_a_silent_agent_has_not_to
     world.lead()
     assert not world.desired[b2].run, "the start is taken back"
     assert world.desired[A1].run, "it may have been carried out"
+    assert not world.desired[b2].wanted, "nor is it to be started when its agent is back"
     world.silent.clear()
     world.settle()
     assert world.running() == set()
     assert world.state(operation_id) is FAILED
+
+
+def test_a_shutdown_waits_for_what_may_have_started_and_says_so_when_nobody_answers() -> None:
+    world = world_of([spec("a"), spec("b", nodes=("n2",))], Edge("b", "a"))
+    b2 = Instance("b", "n2")
+    world.request(Kind.STARTUP)
+    world.lead()
+    world.tick()
+    world.tick(1.0)
+    world.lead()
+    world.silent.add("n2")
+    world.tick(200.0, only=("n1",))
+    world.lead()
+    assert not world.desired[b2].run, "the start is taken back"
+    in_vain = world.request(Kind.SHUTDOWN)
+    world.lead()
+    assert (world.desired[A1].run, world.desired[b2].wanted) == (True, False)
+    world.tick(40.0, only=("n1",))
+    world.lead()
+    assert world.state(in_vain) is FAILED
+    assert world.desired[A1].run
+    assert world.step(in_vain, "stop", "a@n1").detail == "b@n2 may have started and needs it"
+    world.specs["b"] = spec("b", nodes=("n1",))  # the node is gone for good, and is taken out of the stack file
+    world.request(Kind.SHUTDOWN)
+    world.settle()
+    assert not world.desired[A1].run
 
 
 def test_rollback_also_undoes_a_start_whose_order_outlived_the_leader_that_gave_it() -> None:
