@@ -1,6 +1,7 @@
 """A client of the discovery library that lives long: ``python caller.py CONSUL SERVICE…`` until SIGTERM.
 
-It asks each service in turn, resolves each, and shows on a port, which it prints, what it holds.
+It asks each service in turn, resolves each, and shows on a port, which it prints, what it holds. It treats its memory
+as citadel's own processes do, so that what grows is held by the library and not by the allocator.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from citadel_consul.consul.address import parse_address
 from citadel_consul.discovery import ConsulTransport, NoInstance, Resolver
 from citadel_consul.telemetry.footprint import MEDIA_TYPE, exposition
 from citadel_consul.telemetry.listener import address_of, bind
+from citadel_consul.telemetry.memory import give_back_for_ever, limit_arenas, set_aside_what_stays
 from citadel_consul.telemetry.responder import Page, Responder
 
 PAUSE_SECONDS = 0.1
@@ -47,12 +49,16 @@ async def main(consul: str, services: Sequence[str]) -> None:
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(Responder({"/metrics": footprint}).serve(listener))
             calling = group.create_task(call(consul, services))
+            giving_back = group.create_task(give_back_for_ever())
+            set_aside_what_stays()
             ended = asyncio.Event()
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
             await ended.wait()
             serving.cancel()
             calling.cancel()
+            giving_back.cancel()
 
 
 if __name__ == "__main__":
+    limit_arenas()
     asyncio.run(main(sys.argv[1], sys.argv[2:]))
