@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from citadel_consul.consul.catalog import CheckState
@@ -22,8 +23,9 @@ from citadel_consul.core.snapshot import CheckStatus, Defaults, Fault, Hold, Sna
 from citadel_consul.core.stats import ServiceStats
 from citadel_consul.store import documents
 from citadel_consul.store.cache import PrefixCache
+from citadel_consul.store.decoding import decode_edge, decode_incident, decode_operation, decode_spec, decode_stats
 from citadel_consul.store.digest import RunningDigest
-from citadel_consul.store.documents import AgentRecord, LeaderRecord, NodeDesired, NodeObserved, UndecodableError
+from citadel_consul.store.documents import AgentRecord, Cancellation, LeaderRecord, NodeDesired, NodeObserved
 from citadel_consul.store.holds import decode_hold
 from citadel_consul.store.keys import Keys
 
@@ -71,17 +73,18 @@ class StackState:
     """Caches of everything that a snapshot is made of."""
 
     def __init__(self, stack: str, defaults: Defaults) -> None:
-        self.keys = Keys(stack)
+        keys = self.keys = Keys(stack)
         self.defaults = defaults
-        self.specs: PrefixCache[ServiceSpec] = PrefixCache(self._decode_spec)
-        self.edges: PrefixCache[Edge] = PrefixCache(self._decode_edge)
-        self.holds: PrefixCache[Hold] = PrefixCache(lambda e: decode_hold(self.keys, e))
+        # None of them knows this state: a reading that is over goes at once, without the collector of cycles.
+        self.specs: PrefixCache[ServiceSpec] = PrefixCache(partial(decode_spec, keys))
+        self.edges: PrefixCache[Edge] = PrefixCache(partial(decode_edge, keys))
+        self.holds: PrefixCache[Hold] = PrefixCache(partial(decode_hold, keys))
         self.agents: PrefixCache[AgentRecord] = PrefixCache(lambda e: documents.AGENT.decode(e.value))
         self.desired: PrefixCache[NodeDesired] = PrefixCache(lambda e: documents.DESIRED.decode(e.value))
         self.observed: PrefixCache[NodeObserved] = PrefixCache(lambda e: documents.OBSERVED.decode(e.value))
-        self.operations: PrefixCache[Operation | documents.Cancellation] = PrefixCache(self._decode_operation)
-        self.incidents: PrefixCache[Incident] = PrefixCache(self._decode_incident)
-        self.stats: PrefixCache[ServiceStats] = PrefixCache(self._decode_stats)
+        self.operations: PrefixCache[Operation | Cancellation] = PrefixCache(partial(decode_operation, keys))
+        self.incidents: PrefixCache[Incident] = PrefixCache(partial(decode_incident, keys))
+        self.stats: PrefixCache[ServiceStats] = PrefixCache(partial(decode_stats, keys))
         self.leader: PrefixCache[LeaderRecord] = PrefixCache(lambda e: documents.LEADER.decode(e.value))
         self.steps: dict[str, tuple[Step, ...]] = {}
         self._not_passing: dict[str, Mapping[Instance, CheckStatus]] = {}
@@ -295,7 +298,7 @@ class StackState:
             if not isinstance(value, Operation):
                 continue
             cancellation = self.operations.values.get(self.keys.cancel(value.id))
-            by = cancellation.by if isinstance(cancellation, documents.Cancellation) else value.cancelled_by
+            by = cancellation.by if isinstance(cancellation, Cancellation) else value.cancelled_by
             steps = self.steps.get(value.id, ())[: value.step_count]
             is_whole = steps == value.steps and by == value.cancelled_by
             found.append(value if is_whole else replace(value, steps=steps, cancelled_by=by))
@@ -303,34 +306,6 @@ class StackState:
 
     def _node_of(self, key: str) -> str:
         return key.rsplit("/", 1)[1]
-
-    # --- decoding -----------------------------------------------------------------------------------------------
-
-    def _decode_spec(self, entry: KVEntry) -> ServiceSpec:
-        spec = documents.SPEC.decode(entry.value)
-        if entry.key != self.keys.spec(spec.name):
-            raise UndecodableError(f"holds the spec of {spec.name!r}: key and name have to agree")
-        return spec
-
-    def _decode_edge(self, entry: KVEntry) -> Edge:
-        parts = entry.key.removeprefix(self.keys.edges).split("/")
-        if len(parts) != 2 or not all(parts):
-            raise UndecodableError("is not of the form edges/<service>/<dependency>")
-        return documents.EDGE.decode(entry.value or b"{}", service=parts[0], dependency=parts[1])
-
-    def _decode_incident(self, entry: KVEntry) -> Incident:
-        return documents.INCIDENT.decode(entry.value, service=entry.key.removeprefix(self.keys.incidents))
-
-    def _decode_stats(self, entry: KVEntry) -> ServiceStats:
-        return documents.STATS.decode(entry.value, service=entry.key.removeprefix(self.keys.stats))
-
-    def _decode_operation(self, entry: KVEntry) -> Operation | documents.Cancellation:
-        if entry.key.endswith("/cancel"):
-            return documents.CANCELLATION.decode(entry.value)
-        operation = documents.OPERATION.decode(entry.value)
-        if entry.key != self.keys.operation(operation.id):
-            raise UndecodableError(f"holds operation {operation.id!r}: key and id have to agree")
-        return operation
 
 
 def _follow_keys(

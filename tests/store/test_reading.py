@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from consul_process import ConsulSpace
 
@@ -29,6 +32,22 @@ async def test_an_empty_stack_is_read_as_one(consul: ConsulSpace) -> None:
     async with ConsulClient(parse_address(consul.address)) as client:
         state = await read_state(client, consul.stack, Defaults())
     assert state.snapshot().specs == {}
+
+
+@pytest.mark.consul
+async def test_a_reading_that_is_over_leaves_nothing_to_the_garbage_collector(consul: ConsulSpace) -> None:
+    async with ConsulClient(parse_address(consul.address)) as client:
+        await client.kv_put(Keys(consul.stack).edge("web", "db"), b"{}")
+        gc.collect()
+        gc.disable()  # each scrape and each look at a screen is one: what is left of them makes memory creep up
+        try:
+            state = await read_state(client, consul.stack, Defaults())
+            left = weakref.ref(state), weakref.ref(state.edges)
+            assert state.edges.values
+            del state
+            assert [ref() for ref in left] == [None, None]
+        finally:
+            gc.enable()
 
 
 @pytest.mark.consul
