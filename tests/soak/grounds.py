@@ -17,6 +17,7 @@ from typing import Any, Self
 import yaml
 from census import Subject
 from cluster import READY_SECONDS, Member
+from incidents import OPENED_AT, closed, notice
 from moody import Ward
 from real_world import Process
 from receiver import Receiver
@@ -26,10 +27,13 @@ from citadel_consul.consul.binary import ConsulBinary
 from citadel_consul.consul.client import ConsulClient
 from citadel_consul.consul.ports import LOOPBACK
 from citadel_consul.core.model import Edge, ServiceSpec, Stack
+from citadel_consul.core.notice import Transition
 from citadel_consul.core.operation import ALL, Kind, Options
 from citadel_consul.orchestrator.handover import request_handover
+from citadel_consul.orchestrator.outbox import KEPT as NOTICES_KEPT
 from citadel_consul.store.applying import read_difference, write_difference
 from citadel_consul.store.keys import Keys
+from citadel_consul.store.postings import POSTING, Delivery, DeliveryState, Posting
 from citadel_consul.store.requests import submit, wait_for_end
 
 NODES = ("n1", "n2", "n3")
@@ -40,6 +44,7 @@ SINGLES = 24
 PAIRS = {"p0": ("n1", "n2"), "p1": ("n2", "n3"), "p2": ("n3", "n1")}
 CHECK_SECONDS = 2.0
 CALLED = 4
+RECEIVER = "pager"
 REST_SECONDS = 240.0
 CALLER = Path(__file__).with_name("caller.py")
 
@@ -76,7 +81,7 @@ class Grounds:
         (folder / "tmp").mkdir()
         config = folder / "orchestrator.yaml"
         config.write_text(
-            yaml.safe_dump({"notification": {"receivers": [{"name": "pager", "webhook": self._receiver.url}]}})
+            yaml.safe_dump({"notification": {"receivers": [{"name": RECEIVER, "webhook": self._receiver.url}]}})
         )
         self.world = LastingWorld(
             self.server.address,
@@ -126,6 +131,7 @@ class Grounds:
         for member in self.members:
             member.launch()
         self.heal_consul()
+        self._fill_outbox()
         for node, client in self.clients.items():
             self.crew.orchestrator(node, client.address)
             self.crew.agent(node, client.address)
@@ -134,6 +140,18 @@ class Grounds:
         self.crew.until_manned()
         self.come_to_rest()
         self._start_caller()
+
+    def _fill_outbox(self) -> None:
+        """Have as many notices told as are remembered, so that their number does not grow any more."""
+
+        async def write(client: ConsulClient) -> None:
+            for number in range(NOTICES_KEPT):
+                about = closed(id=f"20250715T143000{number:06d}-s00", service="s00")
+                told = Delivery(DeliveryState.DELIVERED, OPENED_AT + 13.0)
+                posting = Posting(notice(Transition.CLOSED, about, stack=STACK), {RECEIVER: told}, number)
+                await client.kv_put(Keys(STACK).notice(posting.notice.id), POSTING.encode(posting))
+
+        self.world.ask(write)
 
     def _draw_stack(self) -> None:
         """Eight services on each node that answer with their mood, and three in pairs; each needs earlier ones."""
